@@ -1,0 +1,181 @@
+//! The one list of tensor types and what follows from it: numbers, names, geometry.
+//!
+//! To add a type, write `formats/<name>.rs` and add its row to the list below.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{CodecError, UnknownTensorType};
+
+/// Makes the enum and its tables from rows of `Name = number: elements per block in bytes per block`.
+macro_rules! formats {
+    ($($(#[$doc:meta])+ $name:ident = $id:literal: $elements:literal in $bytes:literal;)+) => {
+        /// How the elements of a tensor are stored in a GGUF file.
+        ///
+        /// A row of a tensor is a whole number of blocks of [`block_elements`](Self::block_elements) values, each of
+        /// [`block_bytes`](Self::block_bytes) bytes. Numbers and layouts are those of ggml.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        #[allow(non_camel_case_types, reason = "the names are those of the format")]
+        pub enum TensorType {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl TensorType {
+            /// Every tensor type, in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// Returns the type with this number in a GGUF file, or `None` for unknown and for removed numbers.
+            pub const fn from_id(id: u32) -> Option<Self> {
+                match id {
+                    $($id => Some(Self::$name),)+
+                    _ => None,
+                }
+            }
+
+            /// Returns the number of this type in a GGUF file.
+            pub const fn id(self) -> u32 {
+                match self {
+                    $(Self::$name => $id,)+
+                }
+            }
+
+            /// Returns the name of this type, as in `"Q4_K"`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+
+            /// Returns how many elements a block holds; 1 for types that are not quantised.
+            pub const fn block_elements(self) -> usize {
+                match self {
+                    $(Self::$name => $elements,)+
+                }
+            }
+
+            /// Returns how many bytes a block takes.
+            pub const fn block_bytes(self) -> usize {
+                match self {
+                    $(Self::$name => $bytes,)+
+                }
+            }
+        }
+    };
+}
+
+formats! {
+    /// IEEE 754 binary32.
+    F32 = 0: 1 in 4;
+    /// IEEE 754 binary16.
+    F16 = 1: 1 in 2;
+    /// 4 bits, a scale per 32 elements.
+    Q4_0 = 2: 32 in 18;
+    /// 4 bits, a scale and a minimum per 32 elements.
+    Q4_1 = 3: 32 in 20;
+    /// 5 bits, a scale per 32 elements.
+    Q5_0 = 6: 32 in 22;
+    /// 5 bits, a scale and a minimum per 32 elements.
+    Q5_1 = 7: 32 in 24;
+    /// 8 bits, a scale per 32 elements.
+    Q8_0 = 8: 32 in 34;
+    /// 8 bits, a scale per 32 elements and the scaled sum of the quants; meant for activations.
+    Q8_1 = 9: 32 in 36;
+    /// 2 bits, 4-bit scales and minima per 16 elements.
+    Q2_K = 10: 256 in 84;
+    /// 3 bits, 6-bit scales per 16 elements.
+    Q3_K = 11: 256 in 110;
+    /// 4 bits, 6-bit scales and minima per 32 elements.
+    Q4_K = 12: 256 in 144;
+    /// 5 bits, 6-bit scales and minima per 32 elements.
+    Q5_K = 13: 256 in 176;
+    /// 6 bits, 8-bit scales per 16 elements.
+    Q6_K = 14: 256 in 210;
+    /// 8 bits, a binary32 scale per 256 elements and sums of 16 quants; meant for activations.
+    Q8_K = 15: 256 in 292;
+    /// 2.06 bits: 8-element codewords of a 256-entry grid with signs, 4-bit scales per 32 elements.
+    IQ2_XXS = 16: 256 in 66;
+    /// 2.31 bits: 8-element codewords of a 512-entry grid with signs, 4-bit scales per 16 elements.
+    IQ2_XS = 17: 256 in 74;
+    /// 3.06 bits: 4-element codewords of a 256-entry grid with signs, 4-bit scales per 32 elements.
+    IQ3_XXS = 18: 256 in 98;
+    /// 1.56 bits: ternary 8-element codewords of a 2048-entry grid, 3-bit scales per 32 elements.
+    IQ1_S = 19: 256 in 50;
+    /// 4 bits into a table of 16 unevenly spaced values, a scale per 32 elements.
+    IQ4_NL = 20: 32 in 18;
+    /// 3.44 bits: 4-element codewords of a 512-entry grid with signs, 4-bit scales per 32 elements.
+    IQ3_S = 21: 256 in 110;
+    /// 2.56 bits: 8-element codewords of a 1024-entry grid with signs, 4-bit scales per 16 elements.
+    IQ2_S = 22: 256 in 82;
+    /// 4 bits into the table of `IQ4_NL`, 6-bit scales per 32 elements.
+    IQ4_XS = 23: 256 in 136;
+    /// Signed 8-bit integers.
+    I8 = 24: 1 in 1;
+    /// Signed 16-bit integers.
+    I16 = 25: 1 in 2;
+    /// Signed 32-bit integers.
+    I32 = 26: 1 in 4;
+    /// Signed 64-bit integers.
+    I64 = 27: 1 in 8;
+    /// IEEE 754 binary64.
+    F64 = 28: 1 in 8;
+    /// 1.75 bits: the grid of `IQ1_S`, 3-bit scales per 16 elements.
+    IQ1_M = 29: 256 in 56;
+    /// bfloat16: the upper half of a binary32.
+    BF16 = 30: 1 in 2;
+    /// 1.69 bits: five ternary digits a byte, a scale per 256 elements.
+    TQ1_0 = 34: 256 in 54;
+    /// 2.06 bits: four ternary digits a byte, a scale per 256 elements.
+    TQ2_0 = 35: 256 in 66;
+    /// OCP MXFP4: E2M1 elements, a power-of-two scale per 32 elements.
+    MXFP4 = 39: 32 in 17;
+    /// NVFP4: E2M1 elements, an unsigned E4M3 scale per 16 elements.
+    NVFP4 = 40: 64 in 36;
+    /// 1 bit: plus or minus the scale of 128 elements.
+    Q1_0 = 41: 128 in 18;
+    /// 2 bits: -1, 0, 1 or 2 times the scale of 64 elements.
+    Q2_0 = 42: 64 in 18;
+}
+
+impl TensorType {
+    /// Returns how many bytes a row of `elements` values takes.
+    ///
+    /// `None` when `elements` is not a whole number of blocks, or when the size does not fit a `usize`.
+    pub const fn row_bytes(self, elements: usize) -> Option<usize> {
+        if !elements.is_multiple_of(self.block_elements()) {
+            return None;
+        }
+        (elements / self.block_elements()).checked_mul(self.block_bytes())
+    }
+
+    /// Decodes whole blocks to values. Both lengths must agree; nothing is written on an error.
+    pub fn decode(self, _blocks: &[u8], _out: &mut [f32]) -> Result<(), CodecError> {
+        Err(CodecError::NotEncodable { ty: self })
+    }
+
+    /// Returns whether [`encode`](Self::encode) works for this type.
+    pub fn can_encode(self) -> bool {
+        false
+    }
+
+    /// Encodes values to whole blocks. Both lengths must agree.
+    pub fn encode(self, _values: &[f32], _out: &mut [u8]) -> Result<(), CodecError> {
+        Err(CodecError::NotEncodable { ty: self })
+    }
+}
+
+impl fmt::Display for TensorType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for TensorType {
+    type Err = UnknownTensorType;
+
+    /// Finds a type by its name, in upper or lower case.
+    fn from_str(name: &str) -> Result<Self, UnknownTensorType> {
+        let found = Self::ALL.iter().find(|ty| ty.name().eq_ignore_ascii_case(name));
+        found.copied().ok_or_else(|| UnknownTensorType { name: name.to_owned() })
+    }
+}
