@@ -9,7 +9,10 @@
 
 mod backend;
 mod batch;
+pub mod conformance;
 mod error;
+pub mod ops;
+mod reference;
 mod weight;
 
 pub use backend::{
@@ -18,4 +21,5 @@ pub use backend::{
 };
 pub use batch::{BLOCK_TOKENS, Batch, Sequence};
 pub use error::BackendError;
+pub use reference::{Reference, ReferenceCache, ReferenceTensor, ReferenceWeight};
 pub use weight::WeightSource;

@@ -1,0 +1,214 @@
+//! Causal attention and its cache, by definition: one query, one key, one score at a time.
+
+use woolly_quant::half::{f16_to_f32, f32_to_f16};
+
+use super::{Reference, ReferenceTensor};
+use crate::{
+    Attention, AttentionShape, BLOCK_TOKENS, BackendError, CacheSpec, CacheType, Norm, Rope, RopeStyle, Sequence, ops,
+};
+
+/// Keys and values of all layers, one vector a token, head and layer, in ordinary memory.
+#[derive(Debug)]
+pub struct ReferenceCache {
+    spec: CacheSpec,
+    keys: Vec<f32>,
+    values: Vec<f32>,
+}
+
+/// A token's place in the cache.
+#[derive(Clone, Copy)]
+struct Slot {
+    layer: usize,
+    block: u32,
+    token: usize,
+}
+
+impl ReferenceCache {
+    pub(super) fn new(spec: &CacheSpec) -> Result<Self, BackendError> {
+        let too_large = BackendError::OutOfMemory { what: "key-value cache", bytes: usize::MAX };
+        if spec.bytes().is_none() {
+            return Err(too_large);
+        }
+        let tokens = spec.layers * spec.blocks * BLOCK_TOKENS * spec.kv_heads;
+        Ok(Self {
+            spec: spec.clone(),
+            keys: vec![0.0; tokens * spec.key_length],
+            values: vec![0.0; tokens * spec.value_length],
+        })
+    }
+
+    fn index(&self, slot: Slot, head: usize) -> usize {
+        let block = slot.layer * self.spec.blocks + slot.block as usize;
+        (block * BLOCK_TOKENS + slot.token) * self.spec.kv_heads + head
+    }
+
+    fn key(&self, slot: Slot, head: usize) -> &[f32] {
+        let at = self.index(slot, head) * self.spec.key_length;
+        &self.keys[at..at + self.spec.key_length]
+    }
+
+    fn value(&self, slot: Slot, head: usize) -> &[f32] {
+        let at = self.index(slot, head) * self.spec.value_length;
+        &self.values[at..at + self.spec.value_length]
+    }
+
+    fn store(&mut self, slot: Slot, head: usize, key: &[f32], value: &[f32]) {
+        let storage = self.spec.storage;
+        let at = self.index(slot, head);
+        let (k, v) = (at * self.spec.key_length, at * self.spec.value_length);
+        round_into(storage, key, &mut self.keys[k..k + key.len()]);
+        round_into(storage, value, &mut self.values[v..v + value.len()]);
+    }
+}
+
+fn round_into(storage: CacheType, from: &[f32], to: &mut [f32]) {
+    for (t, &f) in to.iter_mut().zip(from) {
+        *t = match storage {
+            CacheType::F32 => f,
+            CacheType::F16 => f16_to_f32(f32_to_f16(f)),
+        };
+    }
+}
+
+pub(super) fn attend(
+    args: Attention<'_, Reference>,
+    cache: &mut ReferenceCache,
+    out: &mut ReferenceTensor,
+) -> Result<(), BackendError> {
+    check(&args, cache, out)?;
+    let shape = args.shape;
+    prepare(args.q, shape.heads, shape.key_length, args.q_norm, args.rope)?;
+    prepare(args.k, shape.kv_heads, shape.key_length, args.k_norm, args.rope)?;
+    out.set_rows("attention", args.q.rows)?;
+    for sequence in args.batch.sequences {
+        for (offset, row) in sequence.rows.clone().enumerate() {
+            let slot = slot(sequence, args.layer, sequence.start + offset, cache)?;
+            for head in 0..shape.kv_heads {
+                let key = &args.k.row(row)[head * shape.key_length..][..shape.key_length];
+                let value = &args.v.row(row)[head * shape.value_length..][..shape.value_length];
+                cache.store(slot, head, key, value);
+            }
+        }
+        for (offset, row) in sequence.rows.clone().enumerate() {
+            let position = sequence.start + offset;
+            attend_row(args.q.row(row), sequence, args.layer, position, shape, cache, out.row_mut(row))?;
+        }
+    }
+    Ok(())
+}
+
+fn check(args: &Attention<'_, Reference>, cache: &ReferenceCache, out: &ReferenceTensor) -> Result<(), BackendError> {
+    let (op, shape, rows) = ("attention", args.shape, args.batch.rows());
+    let groups = shape.kv_heads.max(1);
+    let sizes = [
+        ("columns of q", args.q.columns, shape.heads * shape.key_length),
+        ("columns of k", args.k.columns, shape.kv_heads * shape.key_length),
+        ("columns of v", args.v.columns, shape.kv_heads * shape.value_length),
+        ("columns of the output", out.columns, shape.heads * shape.value_length),
+        ("rows of q", args.q.rows, rows),
+        ("rows of k", args.k.rows, rows),
+        ("rows of v", args.v.rows, rows),
+        ("key-value heads of the cache", cache.spec.kv_heads, shape.kv_heads),
+        ("key length of the cache", cache.spec.key_length, shape.key_length),
+        ("value length of the cache", cache.spec.value_length, shape.value_length),
+        ("key-value heads", shape.kv_heads, groups),
+        ("query heads beyond a multiple of the key-value heads", shape.heads % groups, 0),
+    ];
+    for (what, found, expected) in sizes {
+        BackendError::expect_size(op, what, found, expected)?;
+    }
+    if let Some(rope) = args.rope {
+        BackendError::expect_size(op, "rotation angles", rope.angles.len(), rows * rope.dims)?;
+        BackendError::expect_size(op, "rotated elements", rope.dims.min(shape.key_length) & !1, rope.dims)?;
+    }
+    if args.layer >= cache.spec.layers {
+        return Err(BackendError::OutOfRange { op, what: "layer", index: args.layer, len: cache.spec.layers });
+    }
+    Ok(())
+}
+
+fn slot(sequence: &Sequence<'_>, layer: usize, position: usize, cache: &ReferenceCache) -> Result<Slot, BackendError> {
+    let op = "attention";
+    let len = sequence.blocks.len() * BLOCK_TOKENS;
+    let missing = BackendError::OutOfRange { op, what: "position", index: position, len };
+    let (block, token) = sequence.slot(position).ok_or(missing)?;
+    if block as usize >= cache.spec.blocks {
+        let index = block as usize;
+        return Err(BackendError::OutOfRange { op, what: "cache block", index, len: cache.spec.blocks });
+    }
+    Ok(Slot { layer, block, token })
+}
+
+/// Normalises and rotates every head of every row in place.
+fn prepare(
+    x: &mut ReferenceTensor,
+    heads: usize,
+    length: usize,
+    norm: Option<Norm<'_, Reference>>,
+    rope: Option<Rope<'_>>,
+) -> Result<(), BackendError> {
+    let norm = match norm {
+        Some(norm) => Some((norm.weight.vector("attention", "head norm length", length)?, norm.epsilon)),
+        None => None,
+    };
+    for row in 0..x.rows {
+        for head in 0..heads {
+            let values = &mut x.row_mut(row)[head * length..(head + 1) * length];
+            if let Some((weight, epsilon)) = &norm {
+                let before = values.to_vec();
+                ops::rms_norm(&before, weight, *epsilon, values);
+            }
+            if let Some(rope) = rope {
+                rotate(values, rope.style, &rope.angles[row * rope.dims..(row + 1) * rope.dims]);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rotates one head by `angles`, `[pairs, 2]` of cosine and sine.
+fn rotate(head: &mut [f32], style: RopeStyle, angles: &[f32]) {
+    let pairs = angles.len() / 2;
+    for (pair, angle) in angles.chunks_exact(2).enumerate() {
+        let (i, j) = match style {
+            RopeStyle::Adjacent => (2 * pair, 2 * pair + 1),
+            RopeStyle::Halves => (pair, pair + pairs),
+        };
+        let (x, y) = (f64::from(head[i]), f64::from(head[j]));
+        let (cos, sin) = (f64::from(angle[0]), f64::from(angle[1]));
+        head[i] = (x * cos - y * sin) as f32;
+        head[j] = (x * sin + y * cos) as f32;
+    }
+}
+
+fn attend_row(
+    q: &[f32],
+    sequence: &Sequence<'_>,
+    layer: usize,
+    position: usize,
+    shape: AttentionShape,
+    cache: &ReferenceCache,
+    out: &mut [f32],
+) -> Result<(), BackendError> {
+    let first = shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
+    let slots = (first..=position).map(|p| slot(sequence, layer, p, cache)).collect::<Result<Vec<_>, _>>()?;
+    let group = shape.heads / shape.kv_heads;
+    for head in 0..shape.heads {
+        let query = &q[head * shape.key_length..(head + 1) * shape.key_length];
+        let mut weights: Vec<f32> =
+            slots.iter().map(|&slot| score(ops::dot(query, cache.key(slot, head / group)), shape)).collect();
+        ops::softmax(&mut weights);
+        for (column, o) in out[head * shape.value_length..(head + 1) * shape.value_length].iter_mut().enumerate() {
+            let terms = weights.iter().zip(&slots);
+            let sum: f64 = terms.map(|(&w, &s)| f64::from(w) * f64::from(cache.value(s, head / group)[column])).sum();
+            *o = sum as f32;
+        }
+    }
+    Ok(())
+}
+
+fn score(product: f64, shape: AttentionShape) -> f32 {
+    let scaled = product * f64::from(shape.scale);
+    let capped = shape.softcap.map_or(scaled, |cap| f64::from(cap) * (scaled / f64::from(cap)).tanh());
+    capped as f32
+}
