@@ -5,11 +5,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::{CodecError, UnknownTensorType};
+use crate::UnknownTensorType;
+use crate::codec::{Encoder, Range, decode_blocks, encode_blocks};
+use crate::formats;
 
-/// Makes the enum and its tables from rows of `Name = number: elements per block in bytes per block`.
+/// Makes the enum and its tables from rows of `Name = number: elements per block in bytes per block, module`, followed
+/// by `encodes` and the [`Range`] of values when the module has an encoder.
 macro_rules! formats {
-    ($($(#[$doc:meta])+ $name:ident = $id:literal: $elements:literal in $bytes:literal;)+) => {
+    ($($(#[$doc:meta])+ $name:ident = $id:literal: $elements:literal in $bytes:literal, $module:ident $(encodes $range:ident)?;)+) => {
         /// How the elements of a tensor are stored in a GGUF file.
         ///
         /// A row of a tensor is a whole number of blocks of [`block_elements`](Self::block_elements) values, each of
@@ -60,81 +63,108 @@ macro_rules! formats {
                     $(Self::$name => $bytes,)+
                 }
             }
+
+            /// Decodes slices whose lengths have been checked.
+            #[inline]
+            pub(crate) fn decode_checked(self, blocks: &[u8], out: &mut [f32]) {
+                match self {
+                    $(Self::$name => decode_blocks::<$bytes, $elements>(blocks, out, formats::$module::decode),)+
+                }
+            }
+
+            /// Returns how this type is encoded, `None` when it can only be decoded.
+            pub(crate) fn encoder(self) -> Option<Encoder> {
+                match self {
+                    $(Self::$name => encoder!($($range)? $module),)+
+                }
+            }
         }
+    };
+}
+
+macro_rules! encoder {
+    ($module:ident) => {
+        None
+    };
+    ($range:ident $module:ident) => {
+        Some(Encoder {
+            range: Range::$range,
+            blocks: |values, importance, out| encode_blocks(values, importance, out, formats::$module::encode),
+        })
     };
 }
 
 formats! {
     /// IEEE 754 binary32.
-    F32 = 0: 1 in 4;
+    F32 = 0: 1 in 4, f32 encodes ALL;
     /// IEEE 754 binary16.
-    F16 = 1: 1 in 2;
+    F16 = 1: 1 in 2, f16 encodes F16;
     /// 4 bits, a scale per 32 elements.
-    Q4_0 = 2: 32 in 18;
+    Q4_0 = 2: 32 in 18, q4_0 encodes F16_SCALE;
     /// 4 bits, a scale and a minimum per 32 elements.
-    Q4_1 = 3: 32 in 20;
+    Q4_1 = 3: 32 in 20, q4_1 encodes F16_SCALE;
     /// 5 bits, a scale per 32 elements.
-    Q5_0 = 6: 32 in 22;
+    Q5_0 = 6: 32 in 22, q5_0 encodes F16_SCALE;
     /// 5 bits, a scale and a minimum per 32 elements.
-    Q5_1 = 7: 32 in 24;
+    Q5_1 = 7: 32 in 24, q5_1 encodes F16_SCALE;
     /// 8 bits, a scale per 32 elements.
-    Q8_0 = 8: 32 in 34;
+    Q8_0 = 8: 32 in 34, q8_0 encodes F16_SCALE;
     /// 8 bits, a scale per 32 elements and the scaled sum of the quants; meant for activations.
-    Q8_1 = 9: 32 in 36;
+    Q8_1 = 9: 32 in 36, q8_1 encodes F16_SCALE;
     /// 2 bits, 4-bit scales and minima per 16 elements.
-    Q2_K = 10: 256 in 84;
+    Q2_K = 10: 256 in 84, q2_k;
     /// 3 bits, 6-bit scales per 16 elements.
-    Q3_K = 11: 256 in 110;
+    Q3_K = 11: 256 in 110, q3_k;
     /// 4 bits, 6-bit scales and minima per 32 elements.
-    Q4_K = 12: 256 in 144;
+    Q4_K = 12: 256 in 144, q4_k;
     /// 5 bits, 6-bit scales and minima per 32 elements.
-    Q5_K = 13: 256 in 176;
+    Q5_K = 13: 256 in 176, q5_k;
     /// 6 bits, 8-bit scales per 16 elements.
-    Q6_K = 14: 256 in 210;
+    Q6_K = 14: 256 in 210, q6_k;
     /// 8 bits, a binary32 scale per 256 elements and sums of 16 quants; meant for activations.
-    Q8_K = 15: 256 in 292;
+    Q8_K = 15: 256 in 292, q8_k encodes F32_SCALE;
     /// 2.06 bits: 8-element codewords of a 256-entry grid with signs, 4-bit scales per 32 elements.
-    IQ2_XXS = 16: 256 in 66;
+    IQ2_XXS = 16: 256 in 66, iq2_xxs;
     /// 2.31 bits: 8-element codewords of a 512-entry grid with signs, 4-bit scales per 16 elements.
-    IQ2_XS = 17: 256 in 74;
+    IQ2_XS = 17: 256 in 74, iq2_xs;
     /// 3.06 bits: 4-element codewords of a 256-entry grid with signs, 4-bit scales per 32 elements.
-    IQ3_XXS = 18: 256 in 98;
+    IQ3_XXS = 18: 256 in 98, iq3_xxs;
     /// 1.56 bits: ternary 8-element codewords of a 2048-entry grid, 3-bit scales per 32 elements.
-    IQ1_S = 19: 256 in 50;
+    IQ1_S = 19: 256 in 50, iq1_s;
     /// 4 bits into a table of 16 unevenly spaced values, a scale per 32 elements.
-    IQ4_NL = 20: 32 in 18;
+    IQ4_NL = 20: 32 in 18, iq4_nl;
     /// 3.44 bits: 4-element codewords of a 512-entry grid with signs, 4-bit scales per 32 elements.
-    IQ3_S = 21: 256 in 110;
+    IQ3_S = 21: 256 in 110, iq3_s;
     /// 2.56 bits: 8-element codewords of a 1024-entry grid with signs, 4-bit scales per 16 elements.
-    IQ2_S = 22: 256 in 82;
+    IQ2_S = 22: 256 in 82, iq2_s;
     /// 4 bits into the table of `IQ4_NL`, 6-bit scales per 32 elements.
-    IQ4_XS = 23: 256 in 136;
+    IQ4_XS = 23: 256 in 136, iq4_xs;
     /// Signed 8-bit integers.
-    I8 = 24: 1 in 1;
+    I8 = 24: 1 in 1, i8;
     /// Signed 16-bit integers.
-    I16 = 25: 1 in 2;
+    I16 = 25: 1 in 2, i16;
     /// Signed 32-bit integers.
-    I32 = 26: 1 in 4;
+    I32 = 26: 1 in 4, i32;
     /// Signed 64-bit integers.
-    I64 = 27: 1 in 8;
+    I64 = 27: 1 in 8, i64;
     /// IEEE 754 binary64.
-    F64 = 28: 1 in 8;
+    F64 = 28: 1 in 8, f64 encodes ALL;
     /// 1.75 bits: the grid of `IQ1_S`, 3-bit scales per 16 elements.
-    IQ1_M = 29: 256 in 56;
+    IQ1_M = 29: 256 in 56, iq1_m;
     /// bfloat16: the upper half of a binary32.
-    BF16 = 30: 1 in 2;
+    BF16 = 30: 1 in 2, bf16 encodes BF16;
     /// 1.69 bits: five ternary digits a byte, a scale per 256 elements.
-    TQ1_0 = 34: 256 in 54;
+    TQ1_0 = 34: 256 in 54, tq1_0 encodes F16_SCALE;
     /// 2.06 bits: four ternary digits a byte, a scale per 256 elements.
-    TQ2_0 = 35: 256 in 66;
+    TQ2_0 = 35: 256 in 66, tq2_0 encodes F16_SCALE;
     /// OCP MXFP4: E2M1 elements, a power-of-two scale per 32 elements.
-    MXFP4 = 39: 32 in 17;
+    MXFP4 = 39: 32 in 17, mxfp4 encodes F32_SCALE;
     /// NVFP4: E2M1 elements, an unsigned E4M3 scale per 16 elements.
-    NVFP4 = 40: 64 in 36;
+    NVFP4 = 40: 64 in 36, nvfp4;
     /// 1 bit: plus or minus the scale of 128 elements.
-    Q1_0 = 41: 128 in 18;
+    Q1_0 = 41: 128 in 18, q1_0;
     /// 2 bits: -1, 0, 1 or 2 times the scale of 64 elements.
-    Q2_0 = 42: 64 in 18;
+    Q2_0 = 42: 64 in 18, q2_0;
 }
 
 impl TensorType {
@@ -146,21 +176,6 @@ impl TensorType {
             return None;
         }
         (elements / self.block_elements()).checked_mul(self.block_bytes())
-    }
-
-    /// Decodes whole blocks to values. Both lengths must agree; nothing is written on an error.
-    pub fn decode(self, _blocks: &[u8], _out: &mut [f32]) -> Result<(), CodecError> {
-        Err(CodecError::NotEncodable { ty: self })
-    }
-
-    /// Returns whether [`encode`](Self::encode) works for this type.
-    pub fn can_encode(self) -> bool {
-        false
-    }
-
-    /// Encodes values to whole blocks. Both lengths must agree.
-    pub fn encode(self, _values: &[f32], _out: &mut [u8]) -> Result<(), CodecError> {
-        Err(CodecError::NotEncodable { ty: self })
     }
 }
 

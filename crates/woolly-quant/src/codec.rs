@@ -1,0 +1,158 @@
+//! Drives the block codecs of `formats/` over whole slices, and checks lengths and values before it does.
+
+use crate::{CodecError, TensorType};
+
+impl TensorType {
+    /// Decodes `blocks`, whole blocks of this type, to the values of `out`.
+    ///
+    /// The result is that of the reference decoder, bit for bit. Any bytes are valid blocks; scales that are infinite
+    /// or NaN give such values. Integers become the nearest `f32`.
+    ///
+    /// # Errors
+    /// [`CodecError::PartialBlock`] when `out` is not a whole number of blocks long, [`CodecError::BlockBytes`] when
+    /// `blocks` has not the size of as many blocks. Nothing is written then.
+    pub fn decode(self, blocks: &[u8], out: &mut [f32]) -> Result<(), CodecError> {
+        self.check_lengths(out.len(), blocks.len())?;
+        self.decode_checked(blocks, out);
+        Ok(())
+    }
+
+    /// Returns whether [`encode`](Self::encode) works for this type.
+    pub fn can_encode(self) -> bool {
+        self.encoder().is_some()
+    }
+
+    /// Encodes `values` to blocks of this type, with every element of the same importance.
+    ///
+    /// The simple formats (`Q4_0` to `Q8_1`, `Q8_K`, `TQ1_0`, `TQ2_0`, `MXFP4`, the floats) give the blocks of the
+    /// reference encoder. The others search for the scales of least squared error.
+    ///
+    /// # Errors
+    /// [`CodecError::NotEncodable`] when [`can_encode`](Self::can_encode) is false; the errors of
+    /// [`decode`](Self::decode) for the lengths; [`CodecError::OutOfRange`] for a value that the type cannot hold:
+    /// the floats keep infinities and NaN, no other type does. Nothing is written then.
+    pub fn encode(self, values: &[f32], out: &mut [u8]) -> Result<(), CodecError> {
+        self.checked_encoder(values, out)?.run(values, None, out);
+        Ok(())
+    }
+
+    /// Encodes `values` so that the squared error weighted by `importance` is small.
+    ///
+    /// `importance` holds a weight per column: as many as a row has elements. `values` are one or more such rows.
+    /// Only the ratios within a block matter; a block whose weights are all zero counts as uniform. Formats without a
+    /// choice to make (the floats, `Q8_0`, `Q8_1`, `Q8_K`, `MXFP4`) give the result of [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// Those of [`encode`](Self::encode); [`CodecError::ImportanceLength`] when the weights are not a whole number
+    /// of blocks that divides the values; [`CodecError::ImportanceValue`] when one is negative or not finite.
+    pub fn encode_weighted(self, values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<(), CodecError> {
+        let encoder = self.checked_encoder(values, out)?;
+        self.check_importance(values.len(), importance)?;
+        encoder.run(values, Some(importance), out);
+        Ok(())
+    }
+
+    fn checked_encoder(self, values: &[f32], out: &[u8]) -> Result<Encoder, CodecError> {
+        let encoder = self.encoder().ok_or(CodecError::NotEncodable { ty: self })?;
+        self.check_lengths(values.len(), out.len())?;
+        match values.iter().position(|&x| !encoder.range.holds(x)) {
+            None => Ok(encoder),
+            Some(index) => {
+                Err(CodecError::OutOfRange { ty: self, index, value: values[index], limit: encoder.range.limit })
+            }
+        }
+    }
+
+    fn check_lengths(self, elements: usize, found: usize) -> Result<(), CodecError> {
+        match self.row_bytes(elements) {
+            None => Err(CodecError::PartialBlock { ty: self, elements }),
+            Some(expected) if expected != found => Err(CodecError::BlockBytes { ty: self, elements, expected, found }),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn check_importance(self, elements: usize, importance: &[f32]) -> Result<(), CodecError> {
+        let found = importance.len();
+        if !elements.is_multiple_of(found) || !found.is_multiple_of(self.block_elements()) {
+            return Err(CodecError::ImportanceLength { ty: self, elements, found });
+        }
+        match importance.iter().position(|&w| !(w.is_finite() && w >= 0.0)) {
+            None => Ok(()),
+            Some(index) => Err(CodecError::ImportanceValue { index, value: importance[index] }),
+        }
+    }
+}
+
+/// How a format encodes: the values it takes, and its loop over blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Encoder {
+    pub(crate) range: Range,
+    pub(crate) blocks: fn(&[f32], Option<&[f32]>, &mut [u8]),
+}
+
+impl Encoder {
+    fn run(self, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+        (self.blocks)(values, importance, out);
+    }
+}
+
+/// Which values an encoder takes.
+#[derive(Clone, Copy)]
+pub(crate) struct Range {
+    limit: f32,
+    non_finite: bool,
+}
+
+impl Range {
+    /// A float at least as wide as `f32`.
+    pub(crate) const ALL: Self = Self { limit: f32::MAX, non_finite: true };
+    /// binary16 itself.
+    pub(crate) const F16: Self = Self { limit: 65504.0, non_finite: true };
+    /// bfloat16 itself.
+    pub(crate) const BF16: Self = Self { limit: f32::from_bits(0x7f7f_0000), non_finite: true };
+    /// A block scale or minimum in binary16: magnitudes that it holds are safe with every number of quants.
+    pub(crate) const F16_SCALE: Self = Self { limit: 65504.0, non_finite: false };
+    /// A block scale with the exponents of binary32.
+    pub(crate) const F32_SCALE: Self = Self { limit: f32::MAX, non_finite: false };
+
+    fn holds(self, x: f32) -> bool {
+        x.abs() <= self.limit || (self.non_finite && !x.is_finite())
+    }
+}
+
+/// Decodes block after block; the caller has checked that both slices have as many blocks.
+#[inline(always)]
+pub(crate) fn decode_blocks<const BYTES: usize, const ELEMENTS: usize>(
+    blocks: &[u8],
+    out: &mut [f32],
+    decode: impl Fn(&[u8; BYTES], &mut [f32; ELEMENTS]),
+) {
+    for (block, values) in blocks.as_chunks().0.iter().zip(out.as_chunks_mut().0) {
+        decode(block, values);
+    }
+}
+
+/// Encodes block after block; `importance` holds the weights of one row and is repeated for each row.
+#[inline(always)]
+pub(crate) fn encode_blocks<const BYTES: usize, const ELEMENTS: usize>(
+    values: &[f32],
+    importance: Option<&[f32]>,
+    out: &mut [u8],
+    encode: impl Fn(&[f32; ELEMENTS], Option<&[f32; ELEMENTS]>, &mut [u8; BYTES]),
+) {
+    let blocks = values.as_chunks().0.iter().zip(out.as_chunks_mut().0);
+    match importance.map(|weights| weights.as_chunks().0) {
+        None => blocks.for_each(|(x, block)| encode(x, None, block)),
+        Some(row) => {
+            for ((x, block), weights) in blocks.zip(row.iter().cycle()) {
+                encode(x, normalised(weights).as_ref(), block);
+            }
+        }
+    }
+}
+
+/// The weights divided by their maximum, so that sums of squares neither overflow nor vanish; `None` if all are zero.
+fn normalised<const ELEMENTS: usize>(weights: &[f32; ELEMENTS]) -> Option<[f32; ELEMENTS]> {
+    let largest = weights.iter().fold(0.0_f32, |a, &w| a.max(w));
+    (largest > 0.0).then(|| weights.map(|w| w / largest))
+}

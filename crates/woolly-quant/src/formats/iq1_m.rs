@@ -1,0 +1,23 @@
+//! IQ1_M: the grid of `IQ1_S` with a shift of plus or minus 1/8 for each group of 8 and 3-bit scales of 16 elements.
+//! Block: 32 lower bytes of the grid indices, 16 bytes of two halves (upper 3 bits and the sign of the shift), 4 u16
+//! of four scales; their upper 4 bits are the bits of the f16 block scale.
+
+use crate::grids::IQ1;
+use crate::half::f16_to_f32;
+use crate::layout::{field, put_shifted};
+
+#[inline]
+pub(crate) fn decode(block: &[u8; 56], out: &mut [f32; 256]) {
+    let low: &[u8; 32] = field::<0, _, _>(block);
+    let high: &[u8; 16] = field::<32, _, _>(block);
+    let tails: &[u8; 8] = field::<48, _, _>(block);
+    let tails: [u16; 4] = std::array::from_fn(|i| u16::from_le_bytes([tails[2 * i], tails[2 * i + 1]]));
+    let d = f16_to_f32(tails[0] >> 12 | tails[1] >> 12 << 4 | tails[2] >> 12 << 8 | tails[3] >> 12 << 12);
+    for (i, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let scale = tails[i / 8] >> (3 * (i / 2 % 4)) & 7;
+        let scale = d * f32::from(2 * scale + 1);
+        let high = high[i / 2] >> (4 * (i % 2)) & 15;
+        let shift = if high & 8 == 8 { -0.125 } else { 0.125 };
+        put_shifted(&IQ1[usize::from(low[i]) | usize::from(high & 7) << 8], shift, scale, out);
+    }
+}

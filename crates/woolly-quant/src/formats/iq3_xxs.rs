@@ -1,0 +1,20 @@
+//! IQ3_XXS: 256 elements in groups of 4 from a grid of 256 magnitudes, 7 sign bits for two groups, 4-bit scales of 32
+//! elements. Block: d f16, 64 grid indices, 8 u32 of four sign indices below a scale.
+
+use crate::grids::{IQ3_XXS, even_signs};
+use crate::layout::{f16_at, field, put_signed};
+
+#[inline]
+pub(crate) fn decode(block: &[u8; 98], out: &mut [f32; 256]) {
+    let d = f16_at::<0, _>(block);
+    let indices: &[u8; 64] = field::<2, _, _>(block);
+    let tails: &[u8; 32] = field::<66, _, _>(block);
+    for (g, (out, indices)) in out.as_chunks_mut::<32>().0.iter_mut().zip(indices.as_chunks::<8>().0).enumerate() {
+        let bits = u32::from_le_bytes(tails.as_chunks().0[g]);
+        let scale = d * (0.5 + (bits >> 28) as f32) * 0.5;
+        for (k, group) in out.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+            let signs = even_signs((bits >> (7 * (k / 2)) & 127) as u8) >> (4 * (k % 2));
+            put_signed(&IQ3_XXS[usize::from(indices[k])], signs, scale, group);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Q2_K: 256 codes of 2 bits, with 4-bit scales and minima of 16 elements. Block: 16 bytes of a scale and a minimum,
+//! 64 bytes of four codes, d f16, dmin f16.
+
+use crate::layout::{f16_at, field, two_bits};
+
+#[inline]
+pub(crate) fn decode(block: &[u8; 84], out: &mut [f32; 256]) {
+    let scales: &[u8; 16] = field::<0, _, _>(block);
+    let d = f16_at::<80, _>(block);
+    let dmin = f16_at::<82, _>(block);
+    let codes = two_bits(field::<16, _, _>(block));
+    for (k, (run, codes)) in out.as_chunks_mut::<16>().0.iter_mut().zip(codes.as_chunks::<16>().0).enumerate() {
+        let scale = d * f32::from(scales[k] & 15);
+        let min = dmin * f32::from(scales[k] >> 4);
+        for i in 0..16 {
+            run[i] = scale * f32::from(codes[i]) - min;
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Q3_K: 256 codes of 3 bits about 4, with 6-bit scales of 16 elements. Block: 32 bytes of third bits (set: no 4 is
+//! taken off), 64 bytes of four lower halves, 12 bytes of scales, d f16.
+
+use crate::layout::{f16_at, field, two_bits};
+
+#[inline]
+pub(crate) fn decode(block: &[u8; 110], out: &mut [f32; 256]) {
+    let d = f16_at::<108, _>(block);
+    let scales = scales(field::<96, _, _>(block));
+    let codes = codes(block);
+    for (k, (run, codes)) in out.as_chunks_mut::<16>().0.iter_mut().zip(codes.as_chunks::<16>().0).enumerate() {
+        let scale = d * f32::from(scales[k]);
+        for i in 0..16 {
+            run[i] = scale * (i32::from(codes[i]) - 4) as f32;
+        }
+    }
+}
+
+/// The 256 codes, 0 to 7.
+#[inline(always)]
+fn codes(block: &[u8; 110]) -> [u8; 256] {
+    let high: &[u8; 32] = field::<0, _, _>(block);
+    let mut codes = two_bits(field::<32, _, _>(block));
+    for (bit, run) in codes.as_chunks_mut::<32>().0.iter_mut().enumerate() {
+        for i in 0..32 {
+            run[i] |= (high[i] >> bit & 1) << 2;
+        }
+    }
+    codes
+}
+
+/// The scales of the 16 runs, -32 to 31.
+#[inline(always)]
+fn scales(packed: &[u8; 12]) -> [i8; 16] {
+    std::array::from_fn(|k| {
+        let low = packed[k % 8] >> (4 * (k / 8)) & 15;
+        let high = packed[8 + k % 4] >> (2 * (k / 4)) & 3;
+        (low | high << 4) as i8 - 32
+    })
+}

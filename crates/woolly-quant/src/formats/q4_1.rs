@@ -1,0 +1,24 @@
+//! Q4_1: 32 codes of 4 bits times a scale, plus a minimum. Block: d f16, m f16, 16 bytes of two codes.
+
+use crate::layout::{f16_at, field, field_mut, nibbles, pack_nibbles, put_f16};
+use crate::simple::{bounds, inverse};
+
+#[inline]
+pub(crate) fn decode(block: &[u8; 20], out: &mut [f32; 32]) {
+    let d = f16_at::<0, _>(block);
+    let m = f16_at::<2, _>(block);
+    let codes = nibbles(field::<4, _, _>(block));
+    for i in 0..32 {
+        out[i] = f32::from(codes[i]) * d + m;
+    }
+}
+
+pub(crate) fn encode(x: &[f32; 32], _: Option<&[f32; 32]>, out: &mut [u8; 20]) {
+    let (min, max) = bounds(x);
+    let d = (max - min) / 15.0;
+    let inverse = inverse(d);
+    let codes = x.map(|x| (((x - min) * inverse + 0.5) as u8).min(15));
+    put_f16::<0, _>(out, d);
+    put_f16::<2, _>(out, min);
+    *field_mut::<4, _, _>(out) = pack_nibbles(&codes);
+}

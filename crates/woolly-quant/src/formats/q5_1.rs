@@ -1,0 +1,25 @@
+//! Q5_1: 32 codes of 5 bits times a scale, plus a minimum. Block: d f16, m f16, the fifth bits as u32, 16 bytes of two
+//! codes.
+
+use crate::layout::{f16_at, field, field_mut, five_bits, pack_five_bits, put_f16};
+use crate::simple::{bounds, inverse};
+
+#[inline]
+pub(crate) fn decode(block: &[u8; 24], out: &mut [f32; 32]) {
+    let d = f16_at::<0, _>(block);
+    let m = f16_at::<2, _>(block);
+    let codes = five_bits(field::<4, _, _>(block));
+    for i in 0..32 {
+        out[i] = f32::from(codes[i]) * d + m;
+    }
+}
+
+pub(crate) fn encode(x: &[f32; 32], _: Option<&[f32; 32]>, out: &mut [u8; 24]) {
+    let (min, max) = bounds(x);
+    let d = (max - min) / 31.0;
+    let inverse = inverse(d);
+    let codes = x.map(|x| (((x - min) * inverse + 0.5) as u8).min(31));
+    put_f16::<0, _>(out, d);
+    put_f16::<2, _>(out, min);
+    *field_mut::<4, _, _>(out) = pack_five_bits(&codes);
+}

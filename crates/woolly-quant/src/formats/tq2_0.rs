@@ -1,0 +1,20 @@
+//! TQ2_0: 256 ternary digits of 2 bits, times a scale. Block: 64 bytes of four digits (as in `Q2_K`), d f16.
+
+use crate::layout::{f16_at, field, field_mut, pack_two_bits, put_f16, two_bits};
+use crate::simple::{inverse, largest_magnitude};
+
+#[inline]
+pub(crate) fn decode(block: &[u8; 66], out: &mut [f32; 256]) {
+    let d = f16_at::<64, _>(block);
+    let codes = two_bits(field::<0, _, _>(block));
+    for i in 0..256 {
+        out[i] = d * (i32::from(codes[i]) - 1) as f32;
+    }
+}
+
+pub(crate) fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, out: &mut [u8; 66]) {
+    let d = largest_magnitude(x);
+    let inverse = inverse(d);
+    pack_two_bits(&x.map(|x| ((x * inverse).round() + 1.0) as u8), field_mut::<0, _, _>(out));
+    put_f16::<64, _>(out, d);
+}
