@@ -1,0 +1,49 @@
+//! What can go wrong between a request and its tokens.
+
+/// A request that cannot be served, or a failure while serving it; the generator stays usable after each.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A sampling parameter outside its range.
+    #[error("{name} is {value}, but must be {allowed}")]
+    Parameter {
+        /// Name of the field.
+        name: &'static str,
+        /// What it was set to.
+        value: String,
+        /// What it may be.
+        allowed: &'static str,
+    },
+    /// There is nothing to continue.
+    #[error("the prompt has no tokens")]
+    EmptyPrompt,
+    /// The prompt has more tokens than the context has room for.
+    #[error("the prompt has {n_prompt} tokens, but the context holds only {n_ctx}")]
+    PromptTooLong {
+        /// Tokens of the prompt.
+        n_prompt: usize,
+        /// Tokens the context holds.
+        n_ctx: usize,
+    },
+    /// A prompt token that the model does not know.
+    #[error("prompt token {index} has id {id}, but the vocabulary has only {vocab_size} tokens")]
+    UnknownToken {
+        /// Its place in the prompt.
+        index: usize,
+        /// Its id.
+        id: u32,
+        /// Number of tokens of the vocabulary.
+        vocab_size: usize,
+    },
+    /// The model computed a logit that is NaN or infinite: damaged weights, or an overflow.
+    #[error("the model computed {value} as the logit of token {id}; its weights may be damaged")]
+    NumericFault {
+        /// The first token concerned.
+        id: u32,
+        /// The value.
+        value: f32,
+    },
+    /// The samplers left nothing to choose from.
+    #[error("no token is left to choose from")]
+    NoCandidates,
+}
