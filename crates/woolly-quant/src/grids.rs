@@ -423,3 +423,33 @@ const PACKED_IQ1: [u16; 2048] = [
     0xaa08, 0xaa0a, 0xaa20, 0xaa22, 0xaa28, 0xaa2a, 0xaa51, 0xaa54, 0xaa56, 0xaa80, 0xaa82, 0xaa88, 0xaa8a, 0xaa95,
     0xaaa0, 0xaaa2, 0xaaa8, 0xaaaa,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// FNV-1a, 64 bits.
+    fn hash(values: &[i8]) -> u64 {
+        values.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &x| (hash ^ u64::from(x as u8)).wrapping_mul(0x100_0000_01b3))
+    }
+
+    /// The hashes are those of ggml's tables as bytes, entry after entry.
+    #[test]
+    fn grids_have_the_hashes_of_the_original_tables() {
+        assert_eq!(hash(IQ2_XXS.as_flattened()), 0xbb4e_e025_b5ac_6e8e);
+        assert_eq!(hash(IQ2_XS.as_flattened()), 0xc9b1_ee61_e799_09bd);
+        assert_eq!(hash(IQ2_S.as_flattened()), 0x123e_dd38_a3b6_2b90);
+        assert_eq!(hash(IQ3_XXS.as_flattened()), 0xdfa5_dc83_d6a1_55d5);
+        assert_eq!(hash(IQ3_S.as_flattened()), 0xfa37_020c_25b4_4829);
+        assert_eq!(hash(IQ1.as_flattened()), 0x6703_ed86_3501_ae2e);
+    }
+
+    #[test]
+    fn the_eighth_sign_makes_their_number_even() {
+        for index in 0..128 {
+            let signs = even_signs(index);
+            assert_eq!(signs & 127, index);
+            assert_eq!(signs.count_ones() % 2, 0);
+        }
+    }
+}

@@ -194,3 +194,72 @@ impl FromStr for TensorType {
         found.copied().ok_or_else(|| UnknownTensorType { name: name.to_owned() })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_lead_back_to_the_type() {
+        for &ty in TensorType::ALL {
+            assert_eq!(TensorType::from_id(ty.id()), Some(ty));
+            assert_eq!(ty.to_string().parse(), Ok(ty));
+            assert_eq!(ty.name().to_lowercase().parse(), Ok(ty));
+        }
+        assert!(TensorType::ALL.is_sorted_by_key(|ty| ty.id()));
+    }
+
+    #[test]
+    fn removed_and_unknown_numbers_are_refused() {
+        for id in [4, 5, 31, 32, 33, 36, 37, 38, 43, u32::MAX] {
+            assert_eq!(TensorType::from_id(id), None, "{id}");
+        }
+        let error = "Q4_2".parse::<TensorType>().unwrap_err().to_string();
+        assert!(error.starts_with("\"Q4_2\" is not a tensor type; known are F32, F16, Q4_0,"), "{error}");
+    }
+
+    /// The table of bits per weight in the description of the format.
+    #[test]
+    fn sizes_give_the_known_bits_per_weight() {
+        use TensorType as T;
+        let known = [
+            (T::F32, 32.0),
+            (T::Q4_0, 4.5),
+            (T::Q4_1, 5.0),
+            (T::Q5_0, 5.5),
+            (T::Q5_1, 6.0),
+            (T::Q8_0, 8.5),
+            (T::Q2_K, 2.625),
+            (T::Q3_K, 3.4375),
+            (T::Q4_K, 4.5),
+            (T::Q5_K, 5.5),
+            (T::Q6_K, 6.5625),
+            (T::IQ1_S, 1.5625),
+            (T::IQ1_M, 1.75),
+            (T::IQ2_XXS, 2.0625),
+            (T::IQ2_XS, 2.3125),
+            (T::IQ2_S, 2.5625),
+            (T::IQ3_XXS, 3.0625),
+            (T::IQ3_S, 3.4375),
+            (T::IQ4_XS, 4.25),
+            (T::IQ4_NL, 4.5),
+            (T::TQ1_0, 1.6875),
+            (T::TQ2_0, 2.0625),
+            (T::MXFP4, 4.25),
+            (T::NVFP4, 4.5),
+            (T::Q1_0, 1.125),
+            (T::Q2_0, 2.25),
+        ];
+        for (ty, bits) in known {
+            assert_eq!(8.0 * ty.block_bytes() as f64 / ty.block_elements() as f64, bits, "{ty}");
+        }
+    }
+
+    #[test]
+    fn a_row_is_a_whole_number_of_blocks() {
+        assert_eq!(TensorType::Q4_K.row_bytes(0), Some(0));
+        assert_eq!(TensorType::Q4_K.row_bytes(512), Some(288));
+        assert_eq!(TensorType::Q4_K.row_bytes(511), None);
+        assert_eq!(TensorType::F32.row_bytes(usize::MAX), None, "the size overflows");
+    }
+}

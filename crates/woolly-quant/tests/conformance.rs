@@ -1,6 +1,8 @@
 //! Agreement with the reference implementation on the data of `gguf/dequant` and `gguf/iq-grids`, discovered from the
 //! index files there. Skipped, with a report, where the data is absent.
 
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
