@@ -1,0 +1,184 @@
+//! Memory that kernels read and write: aligned vectors, and outputs shared by several threads.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut, Range};
+use std::ptr::NonNull;
+use std::slice;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Alignment of every [`AlignedVec`]: a cache line, and the widest vector.
+pub const ALIGNMENT: usize = 64;
+
+/// A type whose values may be made of zero bytes.
+///
+/// # Safety
+/// All-zero bytes are a valid value, and the type needs no drop.
+pub unsafe trait Zeroed: Copy {}
+
+macro_rules! zeroed {
+    ($($ty:ty),+) => { $(
+        // SAFETY: zero is a value of every primitive number.
+        unsafe impl Zeroed for $ty {}
+    )+ };
+}
+
+zeroed!(u8, i8, u16, i16, u32, i32, f32, f64, u64, i64, usize);
+
+// SAFETY: an array of zero-byte-valid values is one itself.
+unsafe impl<T: Zeroed, const N: usize> Zeroed for [T; N] {}
+
+/// A zeroed vector of fixed length that starts on a cache line.
+///
+/// Large ones cost nothing until they are touched: the allocator hands out fresh zero pages.
+pub struct AlignedVec<T: Zeroed> {
+    start: NonNull<T>,
+    len: usize,
+}
+
+impl<T: Zeroed> AlignedVec<T> {
+    /// Allocates `len` zeros; aborts the process when the memory is refused, as `Vec` does.
+    ///
+    /// # Panics
+    /// When the size in bytes overflows.
+    pub fn zeroed(len: usize) -> Self {
+        let layout = Self::layout(len);
+        if layout.size() == 0 {
+            return Self { start: NonNull::dangling(), len };
+        }
+        // SAFETY: the layout's size is not zero.
+        let start = unsafe { alloc_zeroed(layout) };
+        let Some(start) = NonNull::new(start.cast()) else { handle_alloc_error(layout) };
+        Self { start, len }
+    }
+
+    fn layout(len: usize) -> Layout {
+        let layout = Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGNMENT));
+        layout.expect("a buffer's size fits the address space")
+    }
+}
+
+impl<T: Zeroed> Deref for AlignedVec<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        // SAFETY: `start` heads `len` values, all initialised (to zero) and owned by `self`; dangling only for no bytes.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Zeroed> DerefMut for AlignedVec<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, and `&mut self` makes the access exclusive.
+        unsafe { slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Zeroed> Drop for AlignedVec<T> {
+    fn drop(&mut self) {
+        let layout = Self::layout(self.len);
+        if layout.size() > 0 {
+            // SAFETY: allocated in `zeroed` with the same layout, and freed only here.
+            unsafe { dealloc(self.start.as_ptr().cast(), layout) }
+        }
+    }
+}
+
+// SAFETY: the vector owns its values and has no interior mutability, like a `Vec`.
+unsafe impl<T: Zeroed + Send> Send for AlignedVec<T> {}
+// SAFETY: as above.
+unsafe impl<T: Zeroed + Sync> Sync for AlignedVec<T> {}
+
+impl<T: Zeroed> fmt::Debug for AlignedVec<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AlignedVec").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+/// An exclusive `&mut [f32]` that several threads fill together, each with its own part.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedOut<'a> {
+    cells: &'a [AtomicU32],
+    exclusive: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> SharedOut<'a> {
+    /// Shares `out` for as long as the threads need it.
+    pub fn new(out: &'a mut [f32]) -> Self {
+        let (start, len) = (out.as_mut_ptr(), out.len());
+        // SAFETY: `AtomicU32` has the size and alignment of `f32`, every bit pattern is valid for both, and the exclusive
+        // borrow lasts for `'a`, so that all access goes through these cells or the contract of `slice_mut`.
+        let cells = unsafe { slice::from_raw_parts(start.cast::<AtomicU32>(), len) };
+        Self { cells, exclusive: PhantomData }
+    }
+
+    /// Returns the number of elements.
+    pub fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Returns whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.cells.is_empty()
+    }
+
+    /// Writes one element with a plain store (a relaxed atomic one: threads that collide leave either value).
+    ///
+    /// # Panics
+    /// When `index` is outside.
+    #[inline(always)]
+    pub fn set(&self, index: usize, value: f32) {
+        self.cells[index].store(value.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Lends a part for writing with vector stores.
+    ///
+    /// # Panics
+    /// When `range` is outside.
+    ///
+    /// # Safety
+    /// While the slice lives, no other access to the same elements happens, by this method or by [`SharedOut::set`].
+    pub unsafe fn slice_mut(&self, range: Range<usize>) -> &'a mut [f32] {
+        let cells = &self.cells[range];
+        // SAFETY: atomics allow mutation behind a shared reference, the layout is that of `f32`, and the caller promises
+        // that nobody else touches these elements.
+        unsafe { slice::from_raw_parts_mut(cells.as_ptr().cast_mut().cast::<f32>(), cells.len()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_are_zeroed_aligned_and_writable() {
+        for len in [0, 1, 15, 16, 1000, 100_000] {
+            let mut v = AlignedVec::<f32>::zeroed(len);
+            assert_eq!(v.len(), len);
+            assert!(v.iter().all(|&x| x == 0.0));
+            assert!(len == 0 || v.as_ptr().addr().is_multiple_of(ALIGNMENT));
+            v.fill(1.5);
+            assert!(v.iter().all(|&x| x == 1.5));
+        }
+    }
+
+    #[test]
+    fn threads_write_their_own_parts() {
+        let mut data = vec![0.0; 64];
+        let out = SharedOut::new(&mut data);
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..32).for_each(|i| out.set(i, i as f32)));
+            // SAFETY: the other thread stays below 32.
+            scope.spawn(|| unsafe { out.slice_mut(32..64) }.fill(-1.0));
+        });
+        assert!(data[..32].iter().enumerate().all(|(i, &x)| x == i as f32));
+        assert!(data[32..].iter().all(|&x| x == -1.0));
+    }
+
+    #[test]
+    #[should_panic(expected = "out of bounds")]
+    fn writing_outside_panics() {
+        SharedOut::new(&mut [0.0; 4]).set(4, 1.0);
+    }
+}

@@ -1,0 +1,150 @@
+//! What this processor can do, and how a kernel gets compiled for it.
+//!
+//! A kernel is a value that implements [`Kernel`]: its body is written once over [`Simd`], and [`Level::run`] compiles
+//! and calls it for the instruction set chosen. The files beside this one hold only primitives, one file a set.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+mod simd;
+
+#[cfg(target_arch = "x86_64")]
+pub use avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+pub use avx512::Avx512;
+pub use scalar::Scalar;
+pub use simd::{Bytes, Kernel, Simd};
+
+/// Name of the environment variable that lowers the level, so that every path can be tested on one machine.
+pub const OVERRIDE: &str = "WOOLLY_ISA";
+
+/// An instruction set that kernels are compiled for, weakest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub enum Level {
+    /// Plain Rust, on any processor.
+    Scalar,
+    /// AVX2 with FMA and F16C.
+    Avx2,
+    /// AVX-512 F, BW, DQ, VL and VNNI.
+    Avx512,
+}
+
+/// Why the level asked for cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IsaError {
+    /// The environment variable names no level.
+    #[error("{OVERRIDE}={value}: not an instruction set; use scalar, avx2 or avx512, or unset it")]
+    Unknown {
+        /// The value found.
+        value: String,
+    },
+    /// The level exists, but this processor lacks it.
+    #[error("{OVERRIDE}={}: this processor offers no more than {}; unset the variable", wanted.name(), best.name())]
+    Unavailable {
+        /// The level asked for.
+        wanted: Level,
+        /// The best level of this processor.
+        best: Level,
+    },
+}
+
+/// Returns the best level of this processor, or the one that the environment variable [`OVERRIDE`] asks for.
+///
+/// # Errors
+/// [`IsaError`] when the variable names an unknown or unavailable level: falling back silently would hide a typing error.
+pub fn detect() -> Result<Level, IsaError> {
+    match std::env::var_os(OVERRIDE) {
+        None => Ok(Level::best()),
+        Some(value) => choose(&value.to_string_lossy(), Level::best()),
+    }
+}
+
+fn choose(value: &str, best: Level) -> Result<Level, IsaError> {
+    let wanted = Level::ALL.into_iter().find(|level| level.name().eq_ignore_ascii_case(value));
+    match wanted {
+        None => Err(IsaError::Unknown { value: value.to_owned() }),
+        Some(wanted) if wanted > best => Err(IsaError::Unavailable { wanted, best }),
+        Some(wanted) => Ok(wanted),
+    }
+}
+
+impl Level {
+    /// All levels, weakest first.
+    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+
+    /// Returns the name used in logs and in [`OVERRIDE`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Scalar => "scalar",
+            Self::Avx2 => "avx2",
+            Self::Avx512 => "avx512",
+        }
+    }
+
+    /// Returns the best level of this processor, whatever the environment says.
+    pub fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Avx512::new().is_some() {
+                return Self::Avx512;
+            }
+            if Avx2::new().is_some() {
+                return Self::Avx2;
+            }
+        }
+        Self::Scalar
+    }
+
+    /// Returns the levels that this processor has, weakest first.
+    pub fn available() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().filter(|&level| level <= Self::best())
+    }
+
+    /// Runs `kernel` compiled for this level; on a processor that lacks it, for the best level below.
+    #[inline]
+    pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if self == Self::Avx512
+                && let Some(simd) = Avx512::new()
+            {
+                return simd.run(kernel);
+            }
+            if self >= Self::Avx2
+                && let Some(simd) = Avx2::new()
+            {
+                return simd.run(kernel);
+            }
+        }
+        kernel.run(Scalar)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_override_names_one_level_or_says_why_not() {
+        assert_eq!(choose("scalar", Level::Avx2), Ok(Level::Scalar));
+        assert_eq!(choose("AVX2", Level::Avx2), Ok(Level::Avx2), "case does not matter");
+        assert_eq!(
+            choose("avx512", Level::Avx2),
+            Err(IsaError::Unavailable { wanted: Level::Avx512, best: Level::Avx2 })
+        );
+        assert_eq!(choose("amx", Level::Avx512), Err(IsaError::Unknown { value: "amx".into() }));
+        assert!(choose("", Level::Avx512).is_err(), "an empty value is a mistake, not a default");
+    }
+
+    #[test]
+    fn errors_name_variable_value_and_remedy() {
+        let error = IsaError::Unavailable { wanted: Level::Avx512, best: Level::Scalar };
+        assert_eq!(
+            error.to_string(),
+            "WOOLLY_ISA=avx512: this processor offers no more than scalar; unset the variable"
+        );
+    }
+}

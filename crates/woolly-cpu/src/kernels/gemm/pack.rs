@@ -1,0 +1,293 @@
+//! Activations as the product kernels read them: interleaved over the rows of a register tile, piece after piece.
+//!
+//! `[piece of 256 columns][tile of 6 rows][column or group][6 rows]`: for one piece of the weights, the activations of
+//! all rows are one linear stream. Integer form: signed bytes per group of 32 with scale `max / 127`, four columns in an
+//! element. Rows beyond the last are zeros.
+
+use std::ops::Range;
+
+use super::unpack::PIECE;
+use crate::kernels::disjoint::Disjoint;
+use crate::kernels::simd::{self, Kernel, Simd};
+use crate::isa::Level;
+
+/// Rows interleaved with each other.
+pub(crate) const TILE: usize = 6;
+
+/// Scale groups in a piece of activations.
+const GROUPS: usize = PIECE / 32;
+
+/// Elements of four bytes in a piece of one tile.
+const QUADS: usize = PIECE / 4 * TILE;
+
+/// What the integer product starts and ends with, for one pair of weight group size and offset.
+#[derive(Debug, Default)]
+pub(super) struct Offsets {
+    key: (usize, u8),
+    /// `−offset · Σ q` of each group: `[piece][tile][PIECE / group][TILE]`.
+    pub(super) start: Vec<i32>,
+    /// `scale · Σ q` of each group, the factor of a minimum; same layout.
+    pub(super) sums: Vec<f32>,
+}
+
+/// A matrix of activations packed for multiplication with any weight of one of two kinds.
+#[derive(Debug, Default)]
+pub(crate) struct Packed {
+    rows: usize,
+    columns: usize,
+    /// `[piece][tile][PIECE / 4][TILE]`, empty unless packed as integers.
+    pub(super) quads: Vec<i32>,
+    /// `[piece][tile][8][TILE]`.
+    pub(super) scales: Vec<f32>,
+    /// Sums of 16 quants: `[piece][tile][16][TILE]`.
+    sums: Vec<i32>,
+    offsets: Vec<Offsets>,
+    offsets_used: usize,
+    /// `[piece][tile][PIECE][TILE]`, empty unless packed as floats.
+    pub(super) floats: Vec<f32>,
+}
+
+/// Where the rows to pack come from.
+pub(crate) trait Source: Sync {
+    /// Writes row `row` to `out`, which is as long as a row.
+    fn row(&self, row: usize, out: &mut [f32]);
+}
+
+impl Packed {
+    /// Returns the number of rows packed.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Returns the number of tiles of [`TILE`] rows.
+    pub(crate) fn tiles(&self) -> usize {
+        self.rows.div_ceil(TILE)
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn pieces(&self) -> usize {
+        self.columns.div_ceil(PIECE)
+    }
+
+    /// Makes room for a matrix and forgets what was packed; allocates only when it is larger than any before.
+    pub(crate) fn reset(&mut self, rows: usize, columns: usize, integers: bool, floats: bool) {
+        (self.rows, self.columns, self.offsets_used) = (rows, columns, 0);
+        let parts = self.pieces() * self.tiles();
+        let (ints, floats) = (if integers { parts } else { 0 }, if floats { parts } else { 0 });
+        self.quads.resize(ints * QUADS, 0);
+        self.scales.resize(ints * GROUPS * TILE, 0.0);
+        self.sums.resize(ints * 2 * GROUPS * TILE, 0);
+        self.floats.resize(floats * PIECE * TILE, 0.0);
+    }
+
+    /// Returns a view that packs tiles, for several threads at once.
+    pub(crate) fn writer(&mut self) -> Writer<'_> {
+        Writer {
+            rows: self.rows,
+            columns: self.columns,
+            quads: Disjoint::new(&mut self.quads),
+            scales: Disjoint::new(&mut self.scales),
+            sums: Disjoint::new(&mut self.sums),
+            floats: Disjoint::new(&mut self.floats),
+        }
+    }
+
+    /// Computes what weights with groups of `group` and this offset need, unless it is there already.
+    pub(super) fn prepare(&mut self, group: usize, offset: u8) {
+        let key = (group, offset);
+        if self.offsets[..self.offsets_used].iter().any(|o| o.key == key) {
+            return;
+        }
+        if self.offsets.len() == self.offsets_used {
+            self.offsets.push(Offsets::default());
+        }
+        let entry = &mut self.offsets[self.offsets_used];
+        self.offsets_used += 1;
+        entry.fill(key, &self.sums, &self.scales);
+    }
+
+    pub(super) fn offsets(&self, group: usize, offset: u8) -> Option<&Offsets> {
+        self.offsets[..self.offsets_used].iter().find(|o| o.key == (group, offset))
+    }
+}
+
+impl Offsets {
+    fn fill(&mut self, key: (usize, u8), sums: &[i32], scales: &[f32]) {
+        let (group, offset) = key;
+        self.key = key;
+        self.start.clear();
+        self.sums.clear();
+        for (pair, scale) in sums.as_chunks::<{ 2 * TILE }>().0.iter().zip(scales.as_chunks::<TILE>().0) {
+            let (first, second) = pair.split_at(TILE);
+            if group == 16 {
+                self.push(offset, first, scale);
+                self.push(offset, second, scale);
+            } else {
+                let both: [i32; TILE] = std::array::from_fn(|t| first[t] + second[t]);
+                self.push(offset, &both, scale);
+            }
+        }
+    }
+
+    fn push(&mut self, offset: u8, sums: &[i32], scale: &[f32; TILE]) {
+        self.start.extend(sums.iter().map(|sum| -i32::from(offset) * sum));
+        self.sums.extend(sums.iter().zip(scale).map(|(&sum, scale)| sum as f32 * scale));
+    }
+}
+
+/// Packs tiles into a [`Packed`]; different threads pack different tiles.
+pub(crate) struct Writer<'a> {
+    rows: usize,
+    columns: usize,
+    quads: Disjoint<'a, i32>,
+    scales: Disjoint<'a, f32>,
+    sums: Disjoint<'a, i32>,
+    floats: Disjoint<'a, f32>,
+}
+
+impl Writer<'_> {
+    /// Packs the tiles of `range` from `source`; `row` is scratch that grows to the length of a row.
+    ///
+    /// # Safety
+    /// No other thread packs any of these tiles at the same time.
+    pub(crate) unsafe fn pack(&self, level: Level, source: &dyn Source, range: Range<usize>, row: &mut Vec<f32>) {
+        let padded = self.columns.next_multiple_of(PIECE);
+        if row.len() < padded {
+            row.resize(padded, 0.0);
+        }
+        let row = &mut row[..padded];
+        for tile in range {
+            for lane in 0..TILE {
+                row[self.columns..].fill(0.0);
+                match tile * TILE + lane {
+                    index if index < self.rows => source.row(index, &mut row[..self.columns]),
+                    _ => row.fill(0.0),
+                }
+                simd::dispatch(level, Lane { writer: self, tile, lane, row });
+            }
+        }
+    }
+
+    fn tiles(&self) -> usize {
+        self.rows.div_ceil(TILE)
+    }
+
+    /// Returns the part of `all` that belongs to a piece of a tile.
+    ///
+    /// # Safety
+    /// The caller is the only one to touch this tile.
+    unsafe fn part<'b, T>(&'b self, all: &'b Disjoint<'_, T>, piece: usize, tile: usize, each: usize) -> &'b mut [T] {
+        let at = (piece * self.tiles() + tile) * each;
+        // SAFETY: parts of different tiles do not overlap, and this tile is the caller's.
+        unsafe { all.slice(at..at + each) }
+    }
+}
+
+/// One row of one tile.
+struct Lane<'a> {
+    writer: &'a Writer<'a>,
+    tile: usize,
+    lane: usize,
+    /// Padded with zeros to whole pieces.
+    row: &'a [f32],
+}
+
+impl Kernel for Lane<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let w = self.writer;
+        for (p, values) in self.row.as_chunks::<PIECE>().0.iter().enumerate() {
+            if w.floats.len() > 0 {
+                // SAFETY: the caller of `pack` owns this tile.
+                let to = unsafe { w.part(&w.floats, p, self.tile, PIECE * TILE) };
+                for (to, &value) in to.as_chunks_mut::<TILE>().0.iter_mut().zip(values) {
+                    to[self.lane] = value;
+                }
+            }
+            if w.quads.len() > 0 {
+                // SAFETY: the caller of `pack` owns this tile.
+                let (quads, scales, sums) = unsafe {
+                    (
+                        w.part(&w.quads, p, self.tile, QUADS),
+                        w.part(&w.scales, p, self.tile, GROUPS * TILE),
+                        w.part(&w.sums, p, self.tile, 2 * GROUPS * TILE),
+                    )
+                };
+                for (g, group) in values.as_chunks::<32>().0.iter().enumerate() {
+                    let (scale, q) = quantise(s, group);
+                    scales[g * TILE + self.lane] = scale;
+                    for (i, four) in q.as_chunks::<4>().0.iter().enumerate() {
+                        quads[(8 * g + i) * TILE + self.lane] = i32::from_le_bytes(four.map(|q| q as u8));
+                    }
+                    for (i, half) in q.as_chunks::<16>().0.iter().enumerate() {
+                        sums[(2 * g + i) * TILE + self.lane] = half.iter().map(|&q| i32::from(q)).sum();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Quantises 32 values to signed bytes: scale `max |x| / 127`, rounded to nearest, ties to even.
+#[inline(always)]
+fn quantise<S: Simd>(s: S, x: &[f32; 32]) -> (f32, [i8; 32]) {
+    let mut max = s.splat(0.0);
+    for part in x.chunks_exact(S::LANES) {
+        max = s.max(max, s.abs(s.load(part)));
+    }
+    let max = s.maximum(max);
+    let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+    let mut q = [0_i32; 32];
+    for (part, q) in x.chunks_exact(S::LANES).zip(q.chunks_exact_mut(S::LANES)) {
+        let scaled = s.mul(s.load(part), s.splat(inverse));
+        // SAFETY: the chunk holds a vector.
+        unsafe { s.store_int_at(s.to_int(scaled), q.as_mut_ptr()) };
+    }
+    (max / 127.0, q.map(|q| q as i8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_data::{levels, noise};
+
+    struct Plain<'a>(&'a [f32], usize);
+
+    impl Source for Plain<'_> {
+        fn row(&self, row: usize, out: &mut [f32]) {
+            out.copy_from_slice(&self.0[row * self.1..(row + 1) * self.1]);
+        }
+    }
+
+    #[test]
+    fn packed_rows_are_within_half_a_step_and_their_sums_exact() {
+        for (rows, columns) in [(1, 32), (6, 256), (7, 288), (13, 544)] {
+            for level in levels() {
+                let x = noise(rows * columns, 5);
+                let mut packed = Packed::default();
+                packed.reset(rows, columns, true, true);
+                // SAFETY: one thread packs all tiles.
+                unsafe { packed.writer().pack(level, &Plain(&x, columns), 0..rows.div_ceil(TILE), &mut Vec::new()) };
+                packed.prepare(16, 1);
+                let starts = &packed.offsets(16, 1).unwrap().start;
+                for (at, &value) in x.iter().enumerate() {
+                    let (row, column) = (at / columns, at % columns);
+                    let part = (column / PIECE) * packed.tiles() + row / TILE;
+                    let (inside, lane) = (column % PIECE, row % TILE);
+                    assert_eq!(packed.floats[(part * PIECE + inside) * TILE + lane], value);
+                    let bytes = |k: usize| packed.quads[part * QUADS + k / 4 * TILE + lane].to_le_bytes()[k % 4] as i8;
+                    let scale = packed.scales[(part * GROUPS + inside / 32) * TILE + lane];
+                    assert!((f32::from(bytes(inside)) * scale - value).abs() <= scale * 0.5001, "{level:?} {at}");
+                    let group = inside / 16;
+                    let sum: i32 = (16 * group..16 * group + 16).map(|k| i32::from(bytes(k))).sum();
+                    assert_eq!(starts[(part * 16 + group) * TILE + lane], -sum, "{level:?} {at}");
+                }
+            }
+        }
+    }
+}

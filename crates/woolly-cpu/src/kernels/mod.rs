@@ -1,0 +1,3 @@
+//! The computations, each written once over [`crate::isa::Simd`].
+
+pub mod gemv;

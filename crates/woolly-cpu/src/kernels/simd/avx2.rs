@@ -1,0 +1,186 @@
+//! Vectors of AVX2 with FMA and F16C: 8 elements.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+use crate::isa::Avx2;
+
+// SAFETY of every block here: the token proves the instructions; memory is the caller's part of the contract.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "one argument above covers all: the token is the proof")]
+impl Simd for Avx2 {
+    const LANES: usize = 8;
+    const INT_TILE: usize = 3;
+    const NARROW_DOT: bool = true;
+    type F = __m256;
+    type I = __m256i;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn abs(self, a: __m256) -> __m256 {
+        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
+    }
+
+    #[inline(always)]
+    fn round_even(self, a: __m256) -> __m256 {
+        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, a: __m256, n: __m256) -> __m256 {
+        unsafe {
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+        }
+    }
+
+    #[inline(always)]
+    fn zero_below(self, a: __m256, x: __m256, limit: f32) -> __m256 {
+        unsafe { _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_set1_ps(limit)), a) }
+    }
+
+    #[inline(always)]
+    fn sum(self, a: __m256) -> f32 {
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn maximum(self, a: __m256) -> f32 {
+        unsafe {
+            let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> __m256i {
+        unsafe { _mm256_set1_epi32(x) }
+    }
+
+    // The i16 sums of two products stay below 2 · 127 · 127 < 2¹⁵ when the weights are at most 127.
+    #[inline(always)]
+    fn dot(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(w, a);
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+
+    // |w| ≤ 128 and |a| ≤ 127, so a sum of two products is at most 32,512 and fits an i16.
+    #[inline(always)]
+    fn dot_signed(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
+        unsafe { self.dot(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    fn to_int(self, a: __m256) -> __m256i {
+        unsafe { _mm256_cvtps_epi32(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, p: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half_at(self, p: *const u16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_at(self, a: __m256, p: *mut f32) {
+        unsafe { _mm256_storeu_ps(p, a) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_int_at(self, p: *const i32) -> __m256i {
+        unsafe { _mm256_loadu_si256(p.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_int_at(self, a: __m256i, p: *mut i32) {
+        unsafe { _mm256_storeu_si256(p.cast(), a) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const i32, from_stride: usize, to: *mut i32, to_stride: usize) {
+        unsafe {
+            let mut r = [_mm256_setzero_si256(); 8];
+            for (i, row) in r.iter_mut().enumerate() {
+                *row = _mm256_loadu_si256(from.add(i * from_stride).cast());
+            }
+            // Pairs of rows by 32 bits, then by 64, then the two halves.
+            let mut t = r;
+            for i in 0..4 {
+                t[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+            }
+            let mut u = t;
+            for i in 0..2 {
+                for j in 0..2 {
+                    u[4 * i + 2 * j] = _mm256_unpacklo_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+                    u[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+                }
+            }
+            for i in 0..4 {
+                let low = _mm256_permute2x128_si256::<0x20>(u[i], u[4 + i]);
+                let high = _mm256_permute2x128_si256::<0x31>(u[i], u[4 + i]);
+                _mm256_storeu_si256(to.add(i * to_stride).cast(), low);
+                _mm256_storeu_si256(to.add((4 + i) * to_stride).cast(), high);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}

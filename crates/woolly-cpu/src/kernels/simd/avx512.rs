@@ -1,0 +1,185 @@
+//! Vectors of AVX-512 (F, BW, DQ, VL, VNNI): 16 elements.
+
+use std::arch::x86_64::*;
+
+use super::Simd;
+use crate::isa::Avx512;
+
+// SAFETY of every block here: the token proves the instructions; memory is the caller's part of the contract.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "one argument above covers all: the token is the proof")]
+impl Simd for Avx512 {
+    const LANES: usize = 16;
+    const INT_TILE: usize = 6;
+    const NARROW_DOT: bool = false;
+    type F = __m512;
+    type I = __m512i;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(x) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn abs(self, a: __m512) -> __m512 {
+        unsafe { _mm512_abs_ps(a) }
+    }
+
+    #[inline(always)]
+    fn round_even(self, a: __m512) -> __m512 {
+        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT }>(a) }
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, a: __m512, n: __m512) -> __m512 {
+        unsafe { _mm512_scalef_ps(a, n) }
+    }
+
+    #[inline(always)]
+    fn zero_below(self, a: __m512, x: __m512, limit: f32) -> __m512 {
+        unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(limit)), a) }
+    }
+
+    #[inline(always)]
+    fn sum(self, a: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(a) }
+    }
+
+    #[inline(always)]
+    fn maximum(self, a: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(a) }
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> __m512i {
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(acc, w, a) }
+    }
+
+    // (w + 128) is unsigned; the surplus 128 · Σa comes off again.
+    #[inline(always)]
+    fn dot_signed(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
+        unsafe {
+            let top = _mm512_set1_epi8(-128);
+            let surplus = _mm512_dpbusd_epi32(_mm512_setzero_si512(), top, a);
+            _mm512_sub_epi32(self.dot(acc, _mm512_xor_si512(w, top), a), surplus)
+        }
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(a) }
+    }
+
+    #[inline(always)]
+    fn to_int(self, a: __m512) -> __m512i {
+        unsafe { _mm512_cvtps_epi32(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, p: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(p) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half_at(self, p: *const u16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_at(self, a: __m512, p: *mut f32) {
+        unsafe { _mm512_storeu_ps(p, a) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_int_at(self, p: *const i32) -> __m512i {
+        unsafe { _mm512_loadu_si512(p.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_int_at(self, a: __m512i, p: *mut i32) {
+        unsafe { _mm512_storeu_si512(p.cast(), a) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const i32, from_stride: usize, to: *mut i32, to_stride: usize) {
+        unsafe {
+            let mut r = [_mm512_setzero_si512(); 16];
+            for (i, row) in r.iter_mut().enumerate() {
+                *row = _mm512_loadu_si512(from.add(i * from_stride).cast());
+            }
+            // Pairs of rows by 32 bits, then by 64: u[4i + j] holds column j of rows 4i..4i+4 in each 128-bit lane.
+            let mut t = r;
+            for i in 0..8 {
+                t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+                t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+            }
+            let mut u = t;
+            for i in 0..4 {
+                for j in 0..2 {
+                    u[4 * i + 2 * j] = _mm512_unpacklo_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+                    u[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+                }
+            }
+            // A 4 x 4 transposition of 128-bit lanes for each j: lane l of row group i goes to column 4l + j, part i.
+            for j in 0..4 {
+                let even_low = _mm512_shuffle_i32x4::<0x88>(u[j], u[4 + j]);
+                let odd_low = _mm512_shuffle_i32x4::<0xdd>(u[j], u[4 + j]);
+                let even_high = _mm512_shuffle_i32x4::<0x88>(u[8 + j], u[12 + j]);
+                let odd_high = _mm512_shuffle_i32x4::<0xdd>(u[8 + j], u[12 + j]);
+                let columns = [
+                    _mm512_shuffle_i32x4::<0x88>(even_low, even_high),
+                    _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high),
+                    _mm512_shuffle_i32x4::<0xdd>(even_low, even_high),
+                    _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high),
+                ];
+                for (lane, column) in columns.into_iter().enumerate() {
+                    _mm512_storeu_si512(to.add((4 * lane + j) * to_stride).cast(), column);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+}

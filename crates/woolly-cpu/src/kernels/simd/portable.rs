@@ -1,0 +1,169 @@
+//! The vectors of every CPU: arrays of eight, which a compiler may or may not turn into vector instructions.
+
+use woolly_quant::half::f16_to_f32;
+
+use super::Simd;
+
+/// Plain Rust; needs no capability.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Portable;
+
+const LANES: usize = 8;
+
+#[inline(always)]
+fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+impl Simd for Portable {
+    const LANES: usize = LANES;
+    const INT_TILE: usize = 3;
+    const NARROW_DOT: bool = false;
+    type F = [f32; LANES];
+    type I = [i32; LANES];
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, |a, b| a / b)
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, f32::max)
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::F, b: Self::F) -> Self::F {
+        zip(a, b, f32::min)
+    }
+
+    // Separate multiplication and addition: without the instruction, `f32::mul_add` is a slow library call.
+    #[inline(always)]
+    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Self::F) -> Self::F {
+        a.map(f32::abs)
+    }
+
+    #[inline(always)]
+    fn round_even(self, a: Self::F) -> Self::F {
+        a.map(f32::round_ties_even)
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, a: Self::F, n: Self::F) -> Self::F {
+        zip(a, n, |a, n| a * f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+
+    #[inline(always)]
+    fn zero_below(self, a: Self::F, x: Self::F, limit: f32) -> Self::F {
+        zip(a, x, |a, x| if x < limit { 0.0 } else { a })
+    }
+
+    #[inline(always)]
+    fn sum(self, a: Self::F) -> f32 {
+        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
+    }
+
+    #[inline(always)]
+    fn maximum(self, a: Self::F) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    fn dot(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I {
+        std::array::from_fn(|i| {
+            let (w, a) = (w[i].to_ne_bytes(), a[i].to_ne_bytes());
+            acc[i] + (0..4).map(|j| i32::from(w[j]) * i32::from(a[j] as i8)).sum::<i32>()
+        })
+    }
+
+    #[inline(always)]
+    fn dot_signed(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I {
+        std::array::from_fn(|i| {
+            let (w, a) = (w[i].to_ne_bytes(), a[i].to_ne_bytes());
+            acc[i] + (0..4).map(|j| i32::from(w[j] as i8) * i32::from(a[j] as i8)).sum::<i32>()
+        })
+    }
+
+    #[inline(always)]
+    fn to_float(self, a: Self::I) -> Self::F {
+        a.map(|x| x as f32)
+    }
+
+    #[inline(always)]
+    fn to_int(self, a: Self::F) -> Self::I {
+        a.map(|x| x.round_ties_even() as i32)
+    }
+
+    #[inline(always)]
+    unsafe fn load_at(self, p: *const f32) -> Self::F {
+        // SAFETY: the caller vouches for a vector at `p`.
+        unsafe { p.cast::<Self::F>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_half_at(self, p: *const u16) -> Self::F {
+        // SAFETY: the caller vouches for as many halves at `p`.
+        unsafe { p.cast::<[u16; LANES]>().read_unaligned() }.map(f16_to_f32)
+    }
+
+    #[inline(always)]
+    unsafe fn store_at(self, a: Self::F, p: *mut f32) {
+        // SAFETY: the caller vouches for a vector at `p`.
+        unsafe { p.cast::<Self::F>().write_unaligned(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_int_at(self, p: *const i32) -> Self::I {
+        // SAFETY: the caller vouches for a vector at `p`.
+        unsafe { p.cast::<Self::I>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_int_at(self, a: Self::I, p: *mut i32) {
+        // SAFETY: the caller vouches for a vector at `p`.
+        unsafe { p.cast::<Self::I>().write_unaligned(a) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const i32, from_stride: usize, to: *mut i32, to_stride: usize) {
+        for row in 0..LANES {
+            for column in 0..LANES {
+                // SAFETY: the caller vouches for `LANES` elements at each of `LANES` rows on both sides.
+                unsafe { *to.add(column * to_stride + row) = *from.add(row * from_stride + column) };
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, _p: *const u8) {}
+}

@@ -1,0 +1,409 @@
+//! Persistent threads that run one task together and wait for one another.
+//!
+//! A fork-join costs a few hundred nanoseconds while the threads are awake: they spin for [`SPIN`] after each task, then
+//! sleep until the next. It deliberately has no queue, no stealing and no futures: kernels are short and alike, and
+//! one fork-join an operation is all they need.
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use crate::topology;
+
+/// How long an idle thread spins before it sleeps: longer than the gaps between the operations of a step, short enough
+/// not to be seen on a power meter.
+pub const SPIN: Duration = Duration::from_micros(30);
+
+type Task<'a> = dyn Fn(usize) + Sync + 'a;
+
+/// A team of threads, of which the caller is one.
+pub struct ThreadPool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// A value alone on its cache line (a pair of them: processors prefetch neighbours).
+#[repr(align(128))]
+struct Line<T>(T);
+
+struct Shared {
+    /// Counts tasks; a change is the signal to start.
+    generation: Line<AtomicU32>,
+    /// Workers that have not finished the current task.
+    running: Line<AtomicUsize>,
+    /// The current task; written by the caller while no worker runs, read by workers after they saw the generation.
+    task: UnsafeCell<Option<*const Task<'static>>>,
+    /// Whether each worker sleeps and needs a wake-up.
+    sleeping: Vec<Line<AtomicBool>>,
+    /// Whether the caller sleeps until the last worker finishes.
+    caller_sleeps: AtomicBool,
+    caller: Mutex<Option<Thread>>,
+    stop: AtomicBool,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+    /// Held during a task: callers of other threads take turns.
+    turn: Mutex<()>,
+}
+
+// SAFETY: `task` is the only field without its own synchronisation. It is written under `turn` while `running` is zero,
+// and read by workers between the release of `generation` and their decrement of `running`; both orders are SeqCst.
+unsafe impl Sync for Shared {}
+// SAFETY: the pointer in `task` refers to a `Sync` closure that outlives the task (see `ThreadPool::run`).
+unsafe impl Send for Shared {}
+
+thread_local! {
+    /// The pool whose task this thread is running, to recognise nested use.
+    static INSIDE: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+}
+
+impl ThreadPool {
+    /// Starts `threads - 1` threads (at least none); with `pin`, each is bound to its own processor of the affinity mask.
+    ///
+    /// The calling thread takes part as number 0 and is never pinned: it belongs to the caller.
+    ///
+    /// # Errors
+    /// When the system refuses a thread; those already started are joined.
+    pub fn new(threads: usize, pin: bool) -> io::Result<Self> {
+        let workers = threads.saturating_sub(1);
+        let mut pool = Self { shared: Arc::new(Shared::new(workers)), workers: Vec::with_capacity(workers) };
+        let processors = if pin { topology::allowed_processors() } else { Vec::new() };
+        for index in 1..=workers {
+            let shared = Arc::clone(&pool.shared);
+            let processor = processors.get(index % processors.len().max(1)).copied();
+            let body = move || {
+                if let Some(processor) = processor {
+                    topology::pin_current_thread(processor);
+                }
+                shared.work(index);
+            };
+            pool.workers.push(thread::Builder::new().name(format!("woolly-{index}")).spawn(body)?);
+        }
+        Ok(pool)
+    }
+
+    /// Returns the number of threads, including the caller.
+    pub fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `task(i)` once for each thread `i` in `0..threads()`, the caller being 0, and returns when all are done.
+    ///
+    /// Called from inside a task of the same pool, it runs all indices one after another on the calling thread; tasks
+    /// therefore must not wait for one another. Calls from several threads take turns.
+    ///
+    /// # Panics
+    /// With the payload of the first panic of `task`, after all threads have finished; the pool stays usable.
+    pub fn run(&self, task: &Task<'_>) {
+        let shared = &*self.shared;
+        if self.workers.is_empty() || ptr::eq(INSIDE.get(), shared) {
+            (0..self.threads()).for_each(task);
+            return;
+        }
+        let turn = lock(&shared.turn);
+        // SAFETY: only the lifetime changes. The pointer is used by workers until they decrement `running`, and this
+        // function does not return (nor unwind: the caller's own part is caught) before `running` is zero.
+        let erased = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
+        shared.start(erased, &self.workers);
+        shared.call(0, erased);
+        shared.wait();
+        let panic = lock(&shared.panic).take();
+        drop(turn);
+        if let Some(payload) = panic {
+            resume_unwind(payload);
+        }
+    }
+
+    /// Calls `task` with consecutive ranges of at most `chunk` items that cover `0..n_items`, on whichever thread is free.
+    ///
+    /// # Panics
+    /// As [`ThreadPool::run`].
+    pub fn chunks(&self, n_items: usize, chunk: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
+        let chunk = chunk.max(1);
+        if n_items <= chunk {
+            if n_items > 0 {
+                task(0..n_items);
+            }
+            return;
+        }
+        let next = Line(AtomicUsize::new(0));
+        self.run(&|_| {
+            loop {
+                let start = next.0.fetch_add(chunk, Ordering::Relaxed);
+                if start >= n_items {
+                    break;
+                }
+                task(start..n_items.min(start + chunk));
+            }
+        });
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.announce(&self.workers);
+        for worker in self.workers.drain(..) {
+            // A worker cannot panic outside a task, and panics of tasks have been reported to their caller.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl fmt::Debug for ThreadPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPool").field("threads", &self.threads()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn new(workers: usize) -> Self {
+        Self {
+            generation: Line(AtomicU32::new(0)),
+            running: Line(AtomicUsize::new(0)),
+            task: UnsafeCell::new(None),
+            sleeping: (0..workers).map(|_| Line(AtomicBool::new(false))).collect(),
+            caller_sleeps: AtomicBool::new(false),
+            caller: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            panic: Mutex::new(None),
+            turn: Mutex::new(()),
+        }
+    }
+
+    fn start(&self, task: *const Task<'static>, workers: &[JoinHandle<()>]) {
+        // SAFETY: `turn` is held and `running` is zero, so that no worker reads the cell.
+        unsafe { *self.task.get() = Some(task) };
+        self.running.0.store(workers.len(), Ordering::SeqCst);
+        self.announce(workers);
+    }
+
+    /// Makes the next generation visible and wakes whoever sleeps.
+    ///
+    /// A worker raises its flag before it looks at the generation for the last time, and here the generation changes
+    /// before the flags are read: in the one total order of these accesses, one of the two sees the other.
+    fn announce(&self, workers: &[JoinHandle<()>]) {
+        self.generation.0.fetch_add(1, Ordering::SeqCst);
+        for (worker, sleeping) in workers.iter().zip(&self.sleeping) {
+            if sleeping.0.swap(false, Ordering::SeqCst) {
+                worker.thread().unpark();
+            }
+        }
+    }
+
+    fn work(&self, index: usize) {
+        let mut seen = 0;
+        loop {
+            seen = self.next_generation(index, seen);
+            if self.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            // SAFETY: the generation was raised by `start`, which wrote the cell before and leaves it alone until this
+            // worker has decremented `running`.
+            if let Some(task) = unsafe { *self.task.get() } {
+                self.call(index, task);
+            }
+            if self.running.0.fetch_sub(1, Ordering::SeqCst) == 1 && self.caller_sleeps.load(Ordering::SeqCst) {
+                lock(&self.caller).take().inspect(Thread::unpark);
+            }
+        }
+    }
+
+    fn next_generation(&self, index: usize, seen: u32) -> u32 {
+        let changed = || self.generation.0.load(Ordering::SeqCst) != seen;
+        let sleeping = &self.sleeping[index - 1].0;
+        if !spin(changed) {
+            sleeping.store(true, Ordering::SeqCst);
+            while !changed() {
+                thread::park();
+            }
+            sleeping.store(false, Ordering::SeqCst);
+        }
+        self.generation.0.load(Ordering::SeqCst)
+    }
+
+    fn call(&self, index: usize, task: *const Task<'static>) {
+        let outer = INSIDE.replace(self);
+        // SAFETY: the closure behind the pointer outlives the task: `run` waits for every thread.
+        let result = catch_unwind(AssertUnwindSafe(|| unsafe { (*task)(index) }));
+        INSIDE.set(outer);
+        if let Err(payload) = result {
+            lock(&self.panic).get_or_insert(payload);
+        }
+    }
+
+    fn wait(&self) {
+        let done = || self.running.0.load(Ordering::SeqCst) == 0;
+        if spin(done) {
+            return;
+        }
+        *lock(&self.caller) = Some(thread::current());
+        self.caller_sleeps.store(true, Ordering::SeqCst);
+        while !done() {
+            thread::park();
+        }
+        self.caller_sleeps.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Spins until `ready`, for at most [`SPIN`]; returns whether it was.
+fn spin(ready: impl Fn() -> bool) -> bool {
+    let start = Instant::now();
+    loop {
+        for _ in 0..32 {
+            if ready() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if start.elapsed() > SPIN {
+            return ready();
+        }
+    }
+}
+
+/// Locks whether or not a holder panicked: the guarded values are replaced whole, never left half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RUNS: usize = if cfg!(miri) { 50 } else { 10_000 };
+
+    fn pools() -> impl Iterator<Item = ThreadPool> {
+        [1, 2, 3, 5].into_iter().map(|threads| ThreadPool::new(threads, threads == 2 && !cfg!(miri)).unwrap())
+    }
+
+    #[test]
+    fn every_thread_runs_each_task_once() {
+        for pool in pools() {
+            let counts: Vec<_> = (0..pool.threads()).map(|_| AtomicUsize::new(0)).collect();
+            for _ in 0..RUNS {
+                pool.run(&|i| {
+                    counts[i].fetch_add(1, Ordering::Relaxed);
+                });
+            }
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == RUNS), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn sleeping_threads_wake_up() {
+        let pool = ThreadPool::new(3, false).unwrap();
+        let count = AtomicUsize::new(0);
+        for _ in 0..5 {
+            thread::sleep(SPIN * 30);
+            pool.run(&|_| {
+                count.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        assert_eq!(count.into_inner(), 15);
+    }
+
+    #[test]
+    fn the_caller_sleeps_through_long_tasks_of_others() {
+        let pool = ThreadPool::new(2, false).unwrap();
+        let slow = AtomicUsize::new(0);
+        for _ in 0..3 {
+            pool.run(&|i| {
+                if i == 1 {
+                    thread::sleep(SPIN * 30);
+                    slow.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        assert_eq!(slow.into_inner(), 3);
+    }
+
+    #[test]
+    fn chunks_cover_every_item_once() {
+        for pool in pools() {
+            for (items, chunk) in [(0, 4), (1, 4), (4, 4), (5, 4), (1000, 7), (1000, 0), (3, usize::MAX)] {
+                let hits: Vec<_> = (0..items).map(|_| AtomicUsize::new(0)).collect();
+                pool.chunks(items, chunk, &|range| {
+                    assert!(!range.is_empty() && range.len() <= chunk.max(1));
+                    range.for_each(|i| {
+                        hits[i].fetch_add(1, Ordering::Relaxed);
+                    });
+                });
+                assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1), "{items} items by {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn nested_use_runs_on_the_calling_thread() {
+        for pool in pools() {
+            let n = pool.threads();
+            let count = AtomicUsize::new(0);
+            pool.run(&|_| {
+                let here = thread::current().id();
+                pool.run(&|_| {
+                    assert_eq!(thread::current().id(), here);
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
+            });
+            assert_eq!(count.into_inner(), n * n);
+        }
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_the_pool_survives() {
+        for pool in pools() {
+            for culprit in 0..pool.threads() {
+                let finished = AtomicUsize::new(0);
+                let result = catch_unwind(AssertUnwindSafe(|| {
+                    pool.run(&|i| {
+                        if i == culprit {
+                            resume_unwind(Box::new("injected"));
+                        }
+                        finished.fetch_add(1, Ordering::Relaxed);
+                    });
+                }));
+                assert_eq!(result.unwrap_err().downcast_ref(), Some(&"injected"));
+                if pool.threads() > 1 {
+                    assert_eq!(finished.into_inner(), pool.threads() - 1, "the others finish first");
+                }
+                pool.run(&|_| {});
+            }
+        }
+    }
+
+    #[test]
+    fn callers_of_several_threads_take_turns() {
+        let pool = ThreadPool::new(2, false).unwrap();
+        let count = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    for _ in 0..RUNS / 50 {
+                        pool.run(&|_| {
+                            count.fetch_add(1, Ordering::Relaxed);
+                        });
+                    }
+                });
+            }
+        });
+        assert_eq!(count.into_inner(), 3 * 2 * (RUNS / 50));
+    }
+
+    #[test]
+    fn dropping_joins_idle_and_sleeping_threads() {
+        drop(ThreadPool::new(4, false).unwrap());
+        let pool = ThreadPool::new(4, false).unwrap();
+        pool.run(&|_| {});
+        thread::sleep(SPIN * 30);
+        let shared = Arc::downgrade(&pool.shared);
+        drop(pool);
+        assert!(shared.upgrade().is_none(), "every worker has let go of the shared state");
+    }
+}
