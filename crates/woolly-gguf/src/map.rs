@@ -1,0 +1,363 @@
+//! Files in memory: mapped at 2 MiB boundaries so that the kernel can use huge pages, or read into such memory.
+//!
+//! The only file of this crate with `unsafe`. Huge pages need three things in this order: an address that is a multiple
+//! of 2 MiB, `MADV_HUGEPAGE`, and only then the first touch; `MAP_POPULATE` would touch too early, which is why the
+//! population is a separate, later step. Where the kernel or the file system cannot do it, everything works the same
+//! with small pages. Systems other than Linux get a plain mapping.
+
+#![allow(unsafe_code, reason = "mapping files is the one thing this crate cannot do safely")]
+
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Weak};
+
+use memmap2::Mmap;
+
+use crate::bytes::SharedBytes;
+
+/// A file mapped read-only.
+#[derive(Debug)]
+pub(crate) enum Mapping {
+    Plain(Mmap),
+    #[cfg(target_os = "linux")]
+    Huge(linux::Region),
+}
+
+impl AsRef<[u8]> for Mapping {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Plain(map) => map,
+            #[cfg(target_os = "linux")]
+            Self::Huge(region) => region.as_ref(),
+        }
+    }
+}
+
+/// Maps the first `length` bytes (more than 0) of `file`; `aligned` asks for huge pages.
+pub(crate) fn map_file(file: &File, length: usize, aligned: bool) -> io::Result<Mapping> {
+    #[cfg(target_os = "linux")]
+    if aligned {
+        return linux::Region::map(file, length).map(Mapping::Huge);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = aligned;
+    // SAFETY: the map is read-only and private to this crate's `SharedBytes`. That no other process truncates or
+    // overwrites the file meanwhile is the documented condition of mapping, see the crate's documentation.
+    unsafe { memmap2::MmapOptions::new().len(length).map(file) }.map(Mapping::Plain)
+}
+
+/// Reads the first bytes of `file`, enough to recognise what it is.
+pub(crate) fn read_start(file: &File, length: usize) -> io::Result<Vec<u8>> {
+    const ENOUGH: usize = 4096;
+    let mut start = vec![0; length.min(ENOUGH)];
+    read_at(file, 0, &mut start)?;
+    Ok(start)
+}
+
+/// Reads the first `length` bytes (more than 0) of `file` into memory of huge pages where `aligned` asks for it.
+pub(crate) fn read_file(file: &File, length: usize, aligned: bool) -> io::Result<SharedBytes> {
+    #[cfg(target_os = "linux")]
+    if aligned {
+        let mut region = linux::Region::anonymous(length)?;
+        read_in_two(file, region.as_mut())?;
+        return Ok(SharedBytes::from_owner(Arc::new(region)));
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = aligned;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(length).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    bytes.resize(length, 0);
+    read_in_two(file, &mut bytes)?;
+    Ok(bytes.into())
+}
+
+/// Two readers keep a disk or network file system busier than one; more gain little.
+fn read_in_two(file: &File, bytes: &mut [u8]) -> io::Result<()> {
+    const TOO_SMALL_TO_SHARE: usize = 8 << 20;
+    if bytes.len() < TOO_SMALL_TO_SHARE {
+        return read_at(file, 0, bytes);
+    }
+    let middle = (bytes.len() / 2).next_multiple_of(HUGE_PAGE).min(bytes.len());
+    let (first, second) = bytes.split_at_mut(middle);
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new()
+            .name("woolly-read".to_owned())
+            .spawn_scoped(scope, || read_at(file, middle as u64, second))?;
+        let result = read_at(file, 0, first);
+        reader.join().map_err(|_| io::Error::other("the second reader died"))?.and(result)
+    })
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, mut offset: u64, mut bytes: &mut [u8]) -> io::Result<()> {
+    use std::os::windows::fs::FileExt;
+    while !bytes.is_empty() {
+        match file.seek_read(bytes, offset)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            read => {
+                bytes = &mut bytes[read..];
+                offset += read as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The size and alignment of a huge page.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Populates `mappings` one after the other in file order, `chunk` bytes (more than 0) at a time, on a thread that ends
+/// with the last of the mappings. Population is only a help: if it fails, pages come when they are first touched.
+pub(crate) fn populate_in_background(mappings: Vec<Weak<Mapping>>, chunk: usize) {
+    let work = move || mappings.iter().for_each(|mapping| populate(mapping, chunk));
+    if let Err(error) = std::thread::Builder::new().name("woolly-prefetch".to_owned()).spawn(work) {
+        tracing::debug!(%error, "no background population");
+    }
+}
+
+/// Holds the mapping only while one chunk is populated, so that dropping the model is never held up by more.
+fn populate(mapping: &Weak<Mapping>, chunk: usize) {
+    let mut start = 0usize;
+    while let Some(mapping) = mapping.upgrade() {
+        let bytes = mapping.as_ref().as_ref();
+        let end = bytes.len().min(start.saturating_add(chunk));
+        match bytes.get(start..end) {
+            Some(bytes) if !bytes.is_empty() => {
+                if let Err(error) = populate_chunk(bytes) {
+                    tracing::debug!(%error, start, "background population stopped");
+                    return;
+                }
+            }
+            _ => return,
+        }
+        start = end;
+    }
+}
+
+#[cfg(target_os = "linux")]
+use linux::populate_chunk;
+
+/// Touches one byte of each page.
+#[cfg(not(target_os = "linux"))]
+fn populate_chunk(bytes: &[u8]) -> io::Result<()> {
+    const SMALLEST_PAGE: usize = 4096;
+    bytes.iter().step_by(SMALLEST_PAGE).for_each(|byte| {
+        std::hint::black_box(byte);
+    });
+    Ok(())
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    //! Mappings at addresses of our choice.
+
+    use std::fs::File;
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::ptr::{self, NonNull};
+
+    use super::HUGE_PAGE;
+
+    /// Mapped memory that begins at a multiple of [`HUGE_PAGE`] and is unmapped when dropped.
+    #[derive(Debug)]
+    pub(crate) struct Region {
+        start: NonNull<u8>,
+        length: usize,
+    }
+
+    // SAFETY: a `Region` owns its memory as a `Box<[u8]>` does; shared access only reads, writing takes `&mut`.
+    unsafe impl Send for Region {}
+    // SAFETY: as above.
+    unsafe impl Sync for Region {}
+
+    impl Region {
+        /// Maps the first `length` bytes of `file` read-only, with huge pages where the file system has them.
+        pub(super) fn map(file: &File, length: usize) -> io::Result<Self> {
+            let region = Self::reserve(length)?;
+            region.place(libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd())?;
+            region.advise_huge_pages();
+            Ok(region)
+        }
+
+        /// Makes `length` zero bytes of huge pages.
+        pub(super) fn anonymous(length: usize) -> io::Result<Self> {
+            let region = Self::reserve(length)?;
+            region.place(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+            region.advise_huge_pages();
+            Ok(region)
+        }
+
+        /// Takes `length` bytes of address space at a multiple of [`HUGE_PAGE`], inaccessible as yet. The caller must
+        /// `place` memory there before it gives the region away.
+        fn reserve(length: usize) -> io::Result<Self> {
+            let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
+            let needed = mapped_length(length).ok_or_else(too_large)?;
+            let reserved = needed.checked_add(HUGE_PAGE).ok_or_else(too_large)?;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+            // SAFETY: a new mapping at an address of the kernel's choice touches nobody's memory.
+            let base = unsafe { libc::mmap(ptr::null_mut(), reserved, libc::PROT_NONE, flags, -1, 0) };
+            let base = checked_address(base)?;
+            let before = base.align_offset(HUGE_PAGE);
+            // SAFETY: `before` is less than HUGE_PAGE, so before, needed and the rest after them all lie within the
+            // `reserved` bytes just mapped, which nobody else knows of.
+            unsafe {
+                unmap(base, before);
+                unmap(base.add(before + needed), HUGE_PAGE - before);
+                Ok(Self { start: base.add(before), length })
+            }
+        }
+
+        /// Replaces the reserved address space by memory of the given kind.
+        fn place(&self, protection: i32, flags: i32, fd: i32) -> io::Result<()> {
+            let at = self.start.as_ptr().cast();
+            // SAFETY: MAP_FIXED replaces exactly the pages that `reserve` set aside for this region and that nobody
+            // refers to yet.
+            let placed = unsafe { libc::mmap(at, self.length, protection, flags | libc::MAP_FIXED, fd, 0) };
+            checked_address(placed).map(|_| ())
+        }
+
+        fn advise_huge_pages(&self) {
+            // SAFETY: the range is this region's own; the advice changes no contents.
+            let result = unsafe { libc::madvise(self.start.as_ptr().cast(), self.length, libc::MADV_HUGEPAGE) };
+            if result != 0 {
+                tracing::debug!(error = %io::Error::last_os_error(), "no huge pages");
+            }
+        }
+    }
+
+    impl AsRef<[u8]> for Region {
+        fn as_ref(&self) -> &[u8] {
+            // SAFETY: `length` bytes from `start` are mapped and readable until the region is dropped, and are written
+            // only through `&mut self` (for files: unless another process writes, see the crate's documentation).
+            unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+        }
+    }
+
+    impl Region {
+        /// The contents of an anonymous region.
+        pub(super) fn as_mut(&mut self) -> &mut [u8] {
+            // SAFETY: called on anonymous regions only, which are mapped writable; `&mut self` excludes other access.
+            unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+        }
+    }
+
+    impl Drop for Region {
+        fn drop(&mut self) {
+            // SAFETY: nothing borrows from the region any more, and it is the only owner of these pages.
+            unsafe { unmap(self.start, mapped_length(self.length).unwrap_or(self.length)) };
+        }
+    }
+
+    /// Populates page tables from the page cache or the disk; the range must begin at a page boundary.
+    pub(super) fn populate_chunk(bytes: &[u8]) -> io::Result<()> {
+        let advise = |advice| {
+            // SAFETY: the range is borrowed, so it stays mapped during the call; the advice only reads.
+            match unsafe { libc::madvise(bytes.as_ptr().cast_mut().cast(), bytes.len(), advice) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            }
+        };
+        match advise(libc::MADV_POPULATE_READ) {
+            // Kernels before 5.14 do not know it; they can at least read ahead.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => advise(libc::MADV_WILLNEED),
+            result => result,
+        }
+    }
+
+    /// `length` rounded up to whole pages.
+    fn mapped_length(length: usize) -> Option<usize> {
+        // SAFETY: the call only reads a constant of the system.
+        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+        length.checked_next_multiple_of(usize::try_from(page).ok()?)
+    }
+
+    fn checked_address(address: *mut libc::c_void) -> io::Result<NonNull<u8>> {
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        NonNull::new(address.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))
+    }
+
+    /// # Safety
+    /// The `length` bytes (0 or whole pages) at `start` are mapped, owned by the caller and not used afterwards.
+    unsafe fn unmap(start: NonNull<u8>, length: usize) {
+        if length > 0 {
+            // SAFETY: the caller's promise.
+            unsafe { libc::munmap(start.as_ptr().cast(), length) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn file_of(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(bytes).expect("written");
+        file
+    }
+
+    #[test]
+    fn every_way_gives_the_same_bytes() {
+        for length in [1, 4095, 4096, 4097, HUGE_PAGE, 9 << 20, (9 << 20) + 5] {
+            let bytes: Vec<u8> = (0..length).map(|i| (i % 251) as u8).collect();
+            let file = file_of(&bytes);
+            for aligned in [false, true] {
+                let mapping = map_file(&file, length, aligned).expect("mapped");
+                assert!(mapping.as_ref() == bytes, "mapped, {length} bytes, aligned {aligned}");
+                let read = read_file(&file, length, aligned).expect("read");
+                assert!(read[..] == bytes[..], "read, {length} bytes, aligned {aligned}");
+                if aligned && cfg!(target_os = "linux") {
+                    assert_eq!(mapping.as_ref().as_ptr().align_offset(HUGE_PAGE), 0);
+                    assert_eq!(read.as_ptr().align_offset(HUGE_PAGE), 0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_shorter_than_announced_is_an_error_when_read() {
+        let file = file_of(b"short");
+        assert!(read_file(&file, 6, true).is_err());
+        assert!(read_file(&file, 6, false).is_err());
+    }
+
+    #[test]
+    fn population_visits_every_chunk_and_ends_with_the_mapping() {
+        let file = file_of(&vec![7; 3 << 20]);
+        let mapping = Arc::new(map_file(&file, 3 << 20, true).expect("mapped"));
+        populate(&Arc::downgrade(&mapping), 1 << 20);
+        let gone = Arc::downgrade(&mapping);
+        drop(mapping);
+        populate(&gone, 1 << 20);
+        assert!(gone.upgrade().is_none());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_chunk_is_really_populated() {
+        let length = 8 << 20;
+        let file = file_of(&vec![7; length]);
+        for aligned in [false, true] {
+            let mapping = map_file(&file, length, aligned).expect("mapped");
+            let before = resident_pages();
+            populate_chunk(mapping.as_ref()).expect("populated");
+            assert!(resident_pages() >= before + length / 4096 / 2, "aligned {aligned}");
+        }
+    }
+
+    /// Pages of files that this process has mapped and present.
+    #[cfg(target_os = "linux")]
+    fn resident_pages() -> usize {
+        let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+        statm.split_whitespace().nth(1).and_then(|field| field.parse().ok()).expect("the second field")
+    }
+}
