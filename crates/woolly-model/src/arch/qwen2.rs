@@ -1,0 +1,58 @@
+//! `qwen2`: Qwen 1.5, 2 and 2.5.
+//!
+//! As `llama`, with biases on queries, keys and values, and rotary positions on the two halves of a head.
+
+use woolly_tensor::{Backend, RopeStyle};
+
+use super::Network;
+use crate::keys::Keys;
+use crate::layers::{AttentionTensors, Bias, FeedForward, RopeTable, SelfAttention, Vocabulary};
+use crate::pass::Pass;
+use crate::weights::{Block, Tensors};
+use crate::{Config, Error};
+
+pub(super) fn keys(keys: &Keys<'_>) -> Result<Config, Error> {
+    Config::common(keys, RopeStyle::Halves)
+}
+
+pub(super) struct Qwen2<B: Backend> {
+    vocabulary: Vocabulary<B>,
+    layers: Vec<Layer<B>>,
+    rope: RopeTable,
+}
+
+struct Layer<B: Backend> {
+    attention: SelfAttention<B>,
+    feed: FeedForward<B>,
+}
+
+pub(super) fn load<B: Backend>(tensors: &mut Tensors<'_, B>, config: &Config) -> Result<Qwen2<B>, Error> {
+    let vocabulary = Vocabulary::load(tensors, config)?;
+    let layer = |index| load_layer(&mut tensors.block(index), config);
+    let layers = (0..config.block_count).map(layer).collect::<Result<_, _>>()?;
+    Ok(Qwen2 { vocabulary, layers, rope: RopeTable::new(&config.rope, None) })
+}
+
+fn load_layer<B: Backend>(block: &mut Block<'_, '_, B>, config: &Config) -> Result<Layer<B>, Error> {
+    let attention = AttentionTensors { bias: Bias::Required, head_norms: false };
+    Ok(Layer {
+        attention: SelfAttention::load(block, config, attention)?,
+        feed: FeedForward::load(block, config)?,
+    })
+}
+
+impl<B: Backend> Network<B> for Qwen2<B> {
+    fn forward(&self, pass: &mut Pass<'_, B>) -> Result<(), Error> {
+        self.rope.write_angles(pass.step.batch, &mut pass.scratch.angles);
+        self.vocabulary.embed(pass)?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            layer.attention.attend(pass, index, &self.rope)?;
+            if index + 1 == self.layers.len() && !pass.keep_outputs()? {
+                return Ok(());
+            }
+            layer.attention.merge(pass)?;
+            layer.feed.add(pass)?;
+        }
+        self.vocabulary.logits(pass)
+    }
+}
