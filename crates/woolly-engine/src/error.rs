@@ -46,4 +46,7 @@ pub enum Error {
     /// The samplers left nothing to choose from.
     #[error("no token is left to choose from")]
     NoCandidates,
+    /// The decoder failed.
+    #[error(transparent)]
+    Model(#[from] woolly_model::Error),
 }
