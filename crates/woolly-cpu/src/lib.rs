@@ -7,6 +7,8 @@ pub mod buffer;
 pub mod isa;
 pub mod kernels;
 pub mod pool;
+#[cfg(test)]
+mod test_data;
 pub mod topology;
 
 pub use topology::default_threads;

@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 use super::unpack::PIECE;
-use crate::kernels::disjoint::Disjoint;
-use crate::kernels::simd::{self, Kernel, Simd};
 use crate::isa::Level;
+use crate::kernels::disjoint::Disjoint;
+use crate::kernels::simd::{self, TileKernel, TileSimd};
 
 /// Rows interleaved with each other.
 pub(crate) const TILE: usize = 6;
@@ -195,11 +195,11 @@ struct Lane<'a> {
     row: &'a [f32],
 }
 
-impl Kernel for Lane<'_> {
+impl TileKernel for Lane<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: TileSimd>(self, s: S) {
         let w = self.writer;
         for (p, values) in self.row.as_chunks::<PIECE>().0.iter().enumerate() {
             if w.floats.len() > 0 {
@@ -235,12 +235,12 @@ impl Kernel for Lane<'_> {
 
 /// Quantises 32 values to signed bytes: scale `max |x| / 127`, rounded to nearest, ties to even.
 #[inline(always)]
-fn quantise<S: Simd>(s: S, x: &[f32; 32]) -> (f32, [i8; 32]) {
+fn quantise<S: TileSimd>(s: S, x: &[f32; 32]) -> (f32, [i8; 32]) {
     let mut max = s.splat(0.0);
     for part in x.chunks_exact(S::LANES) {
         max = s.max(max, s.abs(s.load(part)));
     }
-    let max = s.maximum(max);
+    let max = s.max_lane(max);
     let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
     let mut q = [0_i32; 32];
     for (part, q) in x.chunks_exact(S::LANES).zip(q.chunks_exact_mut(S::LANES)) {

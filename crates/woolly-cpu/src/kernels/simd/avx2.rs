@@ -2,57 +2,15 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::TileSimd;
 use crate::isa::Avx2;
 
 // SAFETY of every block here: the token proves the instructions; memory is the caller's part of the contract.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument above covers all: the token is the proof")]
-impl Simd for Avx2 {
-    const LANES: usize = 8;
+impl TileSimd for Avx2 {
     const INT_TILE: usize = 3;
     const NARROW_DOT: bool = true;
-    type F = __m256;
     type I = __m256i;
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m256 {
-        unsafe { _mm256_set1_ps(x) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn sub(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_sub_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_mul_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn div(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_div_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn max(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_max_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn min(self, a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_min_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
-        unsafe { _mm256_fmadd_ps(a, b, c) }
-    }
 
     #[inline(always)]
     fn abs(self, a: __m256) -> __m256 {
@@ -60,39 +18,8 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn round_even(self, a: __m256) -> __m256 {
-        unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a) }
-    }
-
-    #[inline(always)]
-    fn scale_by_power(self, a: __m256, n: __m256) -> __m256 {
-        unsafe {
-            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
-            _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
-        }
-    }
-
-    #[inline(always)]
     fn zero_below(self, a: __m256, x: __m256, limit: f32) -> __m256 {
         unsafe { _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_set1_ps(limit)), a) }
-    }
-
-    #[inline(always)]
-    fn sum(self, a: __m256) -> f32 {
-        unsafe {
-            let four = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
-        }
-    }
-
-    #[inline(always)]
-    fn maximum(self, a: __m256) -> f32 {
-        unsafe {
-            let four = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps::<1>(a));
-            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
-        }
     }
 
     #[inline(always)]
@@ -177,10 +104,5 @@ impl Simd for Avx2 {
                 _mm256_storeu_si256(to.add((4 + i) * to_stride).cast(), high);
             }
         }
-    }
-
-    #[inline(always)]
-    fn prefetch(self, p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 }

@@ -2,57 +2,15 @@
 
 use std::arch::x86_64::*;
 
-use super::Simd;
+use super::TileSimd;
 use crate::isa::Avx512;
 
 // SAFETY of every block here: the token proves the instructions; memory is the caller's part of the contract.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument above covers all: the token is the proof")]
-impl Simd for Avx512 {
-    const LANES: usize = 16;
+impl TileSimd for Avx512 {
     const INT_TILE: usize = 6;
     const NARROW_DOT: bool = false;
-    type F = __m512;
     type I = __m512i;
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> __m512 {
-        unsafe { _mm512_set1_ps(x) }
-    }
-
-    #[inline(always)]
-    fn add(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn sub(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_sub_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mul_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn div(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_div_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn max(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_max_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn min(self, a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_min_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
 
     #[inline(always)]
     fn abs(self, a: __m512) -> __m512 {
@@ -60,28 +18,8 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn round_even(self, a: __m512) -> __m512 {
-        unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT }>(a) }
-    }
-
-    #[inline(always)]
-    fn scale_by_power(self, a: __m512, n: __m512) -> __m512 {
-        unsafe { _mm512_scalef_ps(a, n) }
-    }
-
-    #[inline(always)]
     fn zero_below(self, a: __m512, x: __m512, limit: f32) -> __m512 {
         unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(limit)), a) }
-    }
-
-    #[inline(always)]
-    fn sum(self, a: __m512) -> f32 {
-        unsafe { _mm512_reduce_add_ps(a) }
-    }
-
-    #[inline(always)]
-    fn maximum(self, a: __m512) -> f32 {
-        unsafe { _mm512_reduce_max_ps(a) }
     }
 
     #[inline(always)]
@@ -176,10 +114,5 @@ impl Simd for Avx512 {
                 }
             }
         }
-    }
-
-    #[inline(always)]
-    fn prefetch(self, p: *const u8) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 }

@@ -1,52 +1,32 @@
-//! Vectors of `f32` and `i32` behind one trait, so that a kernel is written once and compiled for every level.
+//! What register tiles need beyond [`crate::isa::Simd`]: integer vectors, byte products, transposition, unchecked loads.
 //!
-//! A kernel is a struct of its operands that implements [`Kernel`]; [`dispatch`] runs it with the vectors of a level
-//! inside a function that has the level's instructions enabled, into which everything must inline. This module holds
-//! primitives and the exponential function, and knows nothing of weights, caches or shapes.
+//! [`dispatch`] runs a [`TileKernel`] with the vectors of a level. Also here: the exponential function. This module knows
+//! nothing of weights, caches or shapes.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-mod portable;
+mod scalar;
 
-use crate::isa::Level;
+use crate::isa::{Level, Scalar, Simd};
 
-/// Vectors of one instruction set. Holding a value is the proof that the CPU has it.
+/// The operations of register tiles. Holding a value is the proof that the CPU has the instructions.
 ///
 /// Every method is `#[inline(always)]` in its implementations: called from a function without the instruction set
 /// enabled, it would still be correct, but slow.
-pub(crate) trait Simd: Copy + Send + Sync + 'static {
-    /// Number of 32-bit elements in a vector: at most [`MAX_LANES`].
-    const LANES: usize;
+pub(crate) trait TileSimd: Simd {
     /// Most rows of a register tile of two vectors in the integer product, so that accumulators stay in registers.
     const INT_TILE: usize;
     /// Whether [`dot`](Self::dot) is exact only for weights up to 127, so that wider ones need
     /// [`dot_signed`](Self::dot_signed).
     const NARROW_DOT: bool;
-    /// A vector of `f32`.
-    type F: Copy;
     /// A vector of `i32`, or of four bytes in each element.
     type I: Copy;
 
-    fn splat(self, x: f32) -> Self::F;
-    fn add(self, a: Self::F, b: Self::F) -> Self::F;
-    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
-    fn div(self, a: Self::F, b: Self::F) -> Self::F;
-    /// Returns the larger of each pair; which of two when one is NaN is unspecified.
-    fn max(self, a: Self::F, b: Self::F) -> Self::F;
-    fn min(self, a: Self::F, b: Self::F) -> Self::F;
-    /// Returns `a · b + c`.
-    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
     fn abs(self, a: Self::F) -> Self::F;
-    fn round_even(self, a: Self::F) -> Self::F;
-    /// Returns `a · 2ⁿ` for whole `n` with -126 ≤ n ≤ 127.
-    fn scale_by_power(self, a: Self::F, n: Self::F) -> Self::F;
     /// Returns `a` with the elements for which `x < limit` replaced by 0.
     fn zero_below(self, a: Self::F, x: Self::F, limit: f32) -> Self::F;
-    fn sum(self, a: Self::F) -> f32;
-    fn maximum(self, a: Self::F) -> f32;
 
     fn splat_int(self, x: i32) -> Self::I;
     /// Adds to each element of `acc` the product of its four bytes: unsigned `w` times signed `a`.
@@ -62,10 +42,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` must be valid for reading a vector.
     unsafe fn load_at(self, p: *const f32) -> Self::F;
-    /// Loads half-precision numbers and widens them.
+    /// Loads half-precision numbers of native byte order and widens them.
     ///
     /// # Safety
-    /// `p` must be valid for reading [`LANES`](Self::LANES) `u16`s.
+    /// `p` must be valid for reading as many `u16`s as a vector has elements.
     unsafe fn load_half_at(self, p: *const u16) -> Self::F;
     /// # Safety
     /// `p` must be valid for writing a vector.
@@ -84,25 +64,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// writing likewise, for `LANES` rows.
     unsafe fn transpose(self, from: *const i32, from_stride: usize, to: *mut i32, to_stride: usize);
 
-    /// Asks for the cache line of `p`, which may be any address.
-    fn prefetch(self, p: *const u8);
-
-    /// Loads the first [`LANES`](Self::LANES) elements of `s`.
-    #[inline(always)]
-    fn load(self, s: &[f32]) -> Self::F {
-        assert!(s.len() >= Self::LANES);
-        // SAFETY: the slice holds at least a vector.
-        unsafe { self.load_at(s.as_ptr()) }
-    }
-
-    /// Stores to the first [`LANES`](Self::LANES) elements of `s`.
-    #[inline(always)]
-    fn store(self, a: Self::F, s: &mut [f32]) {
-        assert!(s.len() >= Self::LANES);
-        // SAFETY: the slice holds at least a vector.
-        unsafe { self.store_at(a, s.as_mut_ptr()) }
-    }
-
     /// Loads fewer elements than a vector has and fills the rest.
     #[inline(always)]
     fn load_partial(self, s: &[f32], fill: f32) -> Self::F {
@@ -115,7 +76,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     #[inline(always)]
     fn store_partial(self, a: Self::F, s: &mut [f32]) {
         let mut padded = [0.0; MAX_LANES];
-        self.store(a, &mut padded);
+        self.store(&mut padded, a);
         s.copy_from_slice(&padded[..s.len()]);
     }
 }
@@ -124,16 +85,16 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 pub(crate) const MAX_LANES: usize = 16;
 
 /// An operation that is compiled for every level.
-pub(crate) trait Kernel {
+pub(crate) trait TileKernel {
     /// What it returns.
     type Output;
 
     /// Runs with the vectors of one level; must be `#[inline(always)]`, and so must everything it calls.
-    fn run<S: Simd>(self, simd: S) -> Self::Output;
+    fn run<S: TileSimd>(self, simd: S) -> Self::Output;
 }
 
 /// Runs `kernel` at `level`, or at the best level below it that this CPU has.
-pub(crate) fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Output {
+pub(crate) fn dispatch<K: TileKernel>(level: Level, kernel: K) -> K::Output {
     #[cfg(target_arch = "x86_64")]
     {
         use crate::isa::{Avx2, Avx512};
@@ -151,44 +112,147 @@ pub(crate) fn dispatch<K: Kernel>(level: Level, kernel: K) -> K::Output {
         }
     }
     let _ = level;
-    kernel.run(portable::Portable)
+    kernel.run(Scalar)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn run_avx512<K: Kernel>(token: crate::isa::Avx512, kernel: K) -> K::Output {
+fn run_avx512<K: TileKernel>(token: crate::isa::Avx512, kernel: K) -> K::Output {
     kernel.run(token)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run_avx2<K: Kernel>(token: crate::isa::Avx2, kernel: K) -> K::Output {
+fn run_avx2<K: TileKernel>(token: crate::isa::Avx2, kernel: K) -> K::Output {
     kernel.run(token)
 }
 
-/// Returns `eˣ` with a relative error below 2⁻²²; 0 below -87.3, where the result would be subnormal, and `e^88` above.
+/// The `x` below which `eˣ` is taken to be zero: the result would be subnormal.
+const SMALLEST: f32 = -87.336_54;
+
+/// Returns `eˣ` with a relative error below 2⁻²¹; 0 below -87.3 and `e⁸⁸` above 88.
 ///
 /// Reduces to `2ⁿ · eʳ` with |r| ≤ ln 2 / 2 and takes the Taylor series to r⁷, whose remainder is below 2⁻²⁷.
 #[inline(always)]
-pub(crate) fn exp<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn exp<S: TileSimd>(s: S, x: S::F) -> S::F {
+    // The high part has few bits, so that its products with n are exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let clamped = s.min(s.max(x, s.splat(-87.336_54)), s.splat(88.0));
-    let n = s.round_even(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
+    let clamped = s.min(s.max(x, s.splat(SMALLEST)), s.splat(88.0));
+    let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
     let r = s.mul_add(n, s.splat(-LN2_HIGH), clamped);
     let r = s.mul_add(n, s.splat(-LN2_LOW), r);
     let mut p = s.splat(1.0 / 5040.0);
     for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         p = s.mul_add(p, r, s.splat(coefficient));
     }
-    s.zero_below(s.scale_by_power(p, n), x, -87.336_54)
+    s.zero_below(s.mul(p, s.exp2_int(n)), x, SMALLEST)
 }
 
-/// Returns `tanh x` with an absolute error below 2⁻²².
+/// Returns `tanh x` with an absolute error below 2⁻²¹.
 #[inline(always)]
-pub(crate) fn tanh<S: Simd>(s: S, x: S::F) -> S::F {
+pub(crate) fn tanh<S: TileSimd>(s: S, x: S::F) -> S::F {
     let one = s.splat(1.0);
     let bounded = s.min(s.max(x, s.splat(-20.0)), s.splat(20.0));
     let e = exp(s, s.add(bounded, bounded));
     s.div(s.sub(e, one), s.add(e, one))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Exp<'a>(&'a mut [f32]);
+
+    impl TileKernel for Exp<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: TileSimd>(self, s: S) {
+            for x in self.0 {
+                let y = exp(s, s.splat(*x));
+                s.store_partial(y, std::slice::from_mut(x));
+            }
+        }
+    }
+
+    #[test]
+    fn exponentials_are_right_to_two_units() {
+        for level in Level::available() {
+            let inputs: Vec<f32> = (-9000..=8800).map(|i| i as f32 * 0.01 + 0.001).collect();
+            let mut outputs = inputs.clone();
+            dispatch(level, Exp(&mut outputs));
+            for (&x, &y) in inputs.iter().zip(&outputs).filter(|&(&x, _)| x < 88.0) {
+                let exact = if x < SMALLEST { 0.0 } else { f64::from(x).exp() };
+                let bound = exact * 2.0_f64.powi(-21);
+                assert!((f64::from(y) - exact).abs() <= bound, "{level:?} exp({x}) = {y}, not {exact}");
+            }
+        }
+    }
+
+    struct Square<'a>(&'a [i32], &'a mut [i32]);
+
+    impl TileKernel for Square<'_> {
+        type Output = usize;
+
+        #[inline(always)]
+        fn run<S: TileSimd>(self, s: S) -> usize {
+            assert!(self.0.len() >= MAX_LANES * 17 && self.1.len() >= MAX_LANES * 19);
+            // SAFETY: both hold sixteen rows of their strides.
+            unsafe { s.transpose(self.0.as_ptr(), 17, self.1.as_mut_ptr(), 19) };
+            S::LANES
+        }
+    }
+
+    #[test]
+    fn transposition_moves_every_element() {
+        for level in Level::available() {
+            let from: Vec<i32> = (0..16 * 17).collect();
+            let mut to = vec![-1; 16 * 19];
+            let lanes = dispatch(level, Square(&from, &mut to));
+            for (row, column) in (0..lanes).flat_map(|r| (0..lanes).map(move |c| (r, c))) {
+                assert_eq!(to[column * 19 + row], from[row * 17 + column], "{level:?} ({row}, {column})");
+            }
+        }
+    }
+
+    struct Dots<'a>(&'a mut Vec<[i32; 2]>);
+
+    impl TileKernel for Dots<'_> {
+        type Output = bool;
+
+        #[inline(always)]
+        fn run<S: TileSimd>(self, s: S) -> bool {
+            for w in 0..=255_u8 {
+                let (weights, a) = ([w, w, 255 - w, 3], [127_i8, 127, -127, 5]);
+                let (weights, a) = (i32::from_ne_bytes(weights), i32::from_ne_bytes(a.map(|a| a as u8)));
+                let (weights, a) = (s.splat_int(weights), s.splat_int(a));
+                let mut out = [[0_i32; MAX_LANES]; 2];
+                // SAFETY: each row holds a vector.
+                unsafe {
+                    s.store_int_at(s.dot(s.splat_int(7), weights, a), out[0].as_mut_ptr());
+                    s.store_int_at(s.dot_signed(s.splat_int(7), weights, a), out[1].as_mut_ptr());
+                }
+                self.0.push([out[0][S::LANES - 1], out[1][S::LANES - 1]]);
+            }
+            S::NARROW_DOT
+        }
+    }
+
+    #[test]
+    fn byte_products_are_exact_up_to_the_largest_weights() {
+        for level in Level::available() {
+            let mut found = Vec::new();
+            let narrow = dispatch(level, Dots(&mut found));
+            for (w, &[unsigned, signed]) in (0..=255_u8).zip(&found) {
+                let product = |w: [i32; 4]| 7 + 127 * w[0] + 127 * w[1] - 127 * w[2] + 5 * w[3];
+                let as_i8 = |w: u8| i32::from(w as i8);
+                assert_eq!(signed, product([as_i8(w), as_i8(w), as_i8(255 - w), 3]), "{level:?} signed {w}");
+                if !narrow {
+                    let u = i32::from(w);
+                    assert_eq!(unsigned, product([u, u, 255 - u, 3]), "{level:?} unsigned {w}");
+                }
+            }
+        }
+    }
 }

@@ -1,67 +1,16 @@
-//! The vectors of every CPU: arrays of eight, which a compiler may or may not turn into vector instructions.
+//! The vectors of every CPU: arrays, which a compiler may or may not turn into vector instructions.
 
 use woolly_quant::half::f16_to_f32;
 
-use super::Simd;
+use super::TileSimd;
+use crate::isa::{Scalar, Simd};
 
-/// Plain Rust; needs no capability.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Portable;
+const LANES: usize = <Scalar as Simd>::LANES;
 
-const LANES: usize = 8;
-
-#[inline(always)]
-fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
-    std::array::from_fn(|i| f(a[i], b[i]))
-}
-
-impl Simd for Portable {
-    const LANES: usize = LANES;
+impl TileSimd for Scalar {
     const INT_TILE: usize = 3;
     const NARROW_DOT: bool = false;
-    type F = [f32; LANES];
     type I = [i32; LANES];
-
-    #[inline(always)]
-    fn splat(self, x: f32) -> Self::F {
-        [x; LANES]
-    }
-
-    #[inline(always)]
-    fn add(self, a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, |a, b| a + b)
-    }
-
-    #[inline(always)]
-    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, |a, b| a - b)
-    }
-
-    #[inline(always)]
-    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, |a, b| a * b)
-    }
-
-    #[inline(always)]
-    fn div(self, a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, |a, b| a / b)
-    }
-
-    #[inline(always)]
-    fn max(self, a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, f32::max)
-    }
-
-    #[inline(always)]
-    fn min(self, a: Self::F, b: Self::F) -> Self::F {
-        zip(a, b, f32::min)
-    }
-
-    // Separate multiplication and addition: without the instruction, `f32::mul_add` is a slow library call.
-    #[inline(always)]
-    fn mul_add(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
-        std::array::from_fn(|i| a[i] * b[i] + c[i])
-    }
 
     #[inline(always)]
     fn abs(self, a: Self::F) -> Self::F {
@@ -69,28 +18,8 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn round_even(self, a: Self::F) -> Self::F {
-        a.map(f32::round_ties_even)
-    }
-
-    #[inline(always)]
-    fn scale_by_power(self, a: Self::F, n: Self::F) -> Self::F {
-        zip(a, n, |a, n| a * f32::from_bits(((n as i32 + 127) as u32) << 23))
-    }
-
-    #[inline(always)]
     fn zero_below(self, a: Self::F, x: Self::F, limit: f32) -> Self::F {
-        zip(a, x, |a, x| if x < limit { 0.0 } else { a })
-    }
-
-    #[inline(always)]
-    fn sum(self, a: Self::F) -> f32 {
-        ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]))
-    }
-
-    #[inline(always)]
-    fn maximum(self, a: Self::F) -> f32 {
-        a.into_iter().fold(f32::NEG_INFINITY, f32::max)
+        std::array::from_fn(|i| if x[i] < limit { 0.0 } else { a[i] })
     }
 
     #[inline(always)]
@@ -163,7 +92,4 @@ impl Simd for Portable {
             }
         }
     }
-
-    #[inline(always)]
-    fn prefetch(self, _p: *const u8) {}
 }

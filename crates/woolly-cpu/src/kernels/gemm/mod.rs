@@ -1,0 +1,257 @@
+//! Matrix products for many rows of activations: prefill.
+//!
+//! A strip of weight rows (one row a vector lane, two vectors) is unpacked piece by piece into a panel that stays in the
+//! L1 cache, and multiplied with all activation rows, six at a time. Types with an integer form are multiplied as bytes
+//! and scaled once a group; all others are decoded and multiplied as `f32`. The result of a row does not depend on which
+//! strip or thread computes it: lanes never mix. For few rows [`super::gemv`] is faster.
+
+mod pack;
+mod panel;
+mod tile;
+mod unpack;
+
+use std::ops::Range;
+
+use crate::isa::Level;
+use crate::kernels::gemv::Rows;
+use crate::kernels::simd::{self, TileKernel, TileSimd};
+
+pub(crate) use pack::{Packed, Source, TILE, Writer};
+pub(crate) use panel::Panel;
+use tile::IntTile;
+use unpack::{Form, PIECE};
+
+/// Activation rows multiplied with one unpacked strip at a time, so that the results of a strip stay in the L2 cache.
+pub(crate) const BLOCK_TILES: usize = 86;
+
+/// Returns the number of weight rows of a strip at `level`.
+pub(crate) fn strip_rows(level: Level) -> usize {
+    simd::dispatch(level, StripRows)
+}
+
+struct StripRows;
+
+impl TileKernel for StripRows {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: TileSimd>(self, _: S) -> usize {
+        2 * S::LANES
+    }
+}
+
+/// Returns whether products with this weight use integer arithmetic.
+pub(crate) fn uses_integers(weight: &Rows<'_>) -> bool {
+    form(weight).is_some()
+}
+
+fn form(weight: &Rows<'_>) -> Option<Form> {
+    unpack::form(weight.ty)
+}
+
+/// Prepares `x`, packed in the form that [`uses_integers`] asks for, for products with `weight`.
+pub(crate) fn prepare(x: &mut Packed, weight: &Rows<'_>) {
+    if let Some(form) = form(weight) {
+        x.prepare(form.group, form.offset);
+    }
+}
+
+/// Computes `c[row][r] = weight[first + r] · x[row]` for the rows of `tiles`.
+///
+/// `c` is `[tiles.len() * TILE][strip_rows(level)]`; columns of weight rows that do not exist are zeros. `x` must have
+/// been [prepared](prepare) for the weight.
+pub(crate) fn product(
+    level: Level,
+    weight: &Rows<'_>,
+    first: usize,
+    x: &Packed,
+    tiles: Range<usize>,
+    panel: &mut Panel,
+    c: &mut [f32],
+) {
+    assert_eq!(weight.columns, x.columns(), "product: weight and activations differ in columns");
+    c.fill(0.0);
+    simd::dispatch(level, Product { weight, first, x, tiles, panel, c });
+}
+
+struct Product<'a> {
+    weight: &'a Rows<'a>,
+    first: usize,
+    x: &'a Packed,
+    tiles: Range<usize>,
+    panel: &'a mut Panel,
+    c: &'a mut [f32],
+}
+
+impl TileKernel for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: TileSimd>(mut self, s: S) {
+        let form = form(self.weight);
+        let pieces = self.x.columns().div_ceil(PIECE);
+        for piece in 0..pieces {
+            let columns = PIECE.min(self.x.columns() - piece * PIECE);
+            let (ahead_row, ahead_piece) =
+                if piece + 1 < pieces { (self.first, piece + 1) } else { (self.first + 2 * S::LANES, 0) };
+            panel::prefetch(s, self.weight, ahead_row, ahead_piece);
+            match form {
+                Some(form) => {
+                    self.panel.fill_integers(s, self.weight, form, self.first, piece);
+                    self.integers(s, form, piece, columns);
+                }
+                None => {
+                    self.panel.fill_floats(s, self.weight, self.first, piece);
+                    self.floats(s, piece, columns);
+                }
+            }
+        }
+    }
+}
+
+impl Product<'_> {
+    #[inline(always)]
+    fn integers<S: TileSimd>(&mut self, s: S, form: Form, piece: usize, columns: usize) {
+        let signed = S::NARROW_DOT && form.offset == 128;
+        match (form.group, form.minimum, signed) {
+            (16, true, _) => self.integer_tiles::<S, 4, true, false>(s, form, piece, columns),
+            (16, false, _) => self.integer_tiles::<S, 4, false, false>(s, form, piece, columns),
+            (_, true, _) => self.integer_tiles::<S, 8, true, false>(s, form, piece, columns),
+            (_, false, true) => self.integer_tiles::<S, 8, false, true>(s, form, piece, columns),
+            (_, false, false) => self.integer_tiles::<S, 8, false, false>(s, form, piece, columns),
+        }
+    }
+
+    #[inline(always)]
+    fn integer_tiles<S: TileSimd, const QUADS: usize, const MINIMUM: bool, const SIGNED: bool>(
+        &mut self,
+        s: S,
+        form: Form,
+        piece: usize,
+        columns: usize,
+    ) {
+        let x = self.x;
+        let offsets = x.offsets(form.group, form.offset).expect("the caller prepared the activations");
+        let groups = columns / form.group;
+        let each = PIECE / form.group * TILE;
+        for (index, tile) in self.tiles.clone().enumerate() {
+            let part = piece * x.tiles() + tile;
+            let operands = IntTile {
+                quads: &x.quads[part * (PIECE / 4 * TILE)..][..PIECE / 4 * TILE],
+                scales: &x.scales[part * (PIECE / 32 * TILE)..][..PIECE / 32 * TILE],
+                start: &offsets.start[part * each..][..each],
+                sums: &offsets.sums[part * each..][..each],
+            };
+            let c = &mut self.c[index * (TILE * 2 * S::LANES)..][..TILE * 2 * S::LANES];
+            let rows = x.rows() - tile * TILE;
+            tile::integers::<S, QUADS, MINIMUM, SIGNED>(s, self.panel, operands, groups, rows, c);
+        }
+    }
+
+    #[inline(always)]
+    fn floats<S: TileSimd>(&mut self, s: S, piece: usize, columns: usize) {
+        for (index, tile) in self.tiles.clone().enumerate() {
+            let part = piece * self.x.tiles() + tile;
+            let x = &self.x.floats[part * (PIECE * TILE)..][..PIECE * TILE];
+            let c = &mut self.c[index * (TILE * 2 * S::LANES)..][..TILE * 2 * S::LANES];
+            tile::floats(s, self.panel, x, columns, self.x.rows() - tile * TILE, c);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use woolly_quant::TensorType;
+
+    use super::*;
+    use crate::test_data::{Random, blocks, levels};
+
+    struct Plain<'a>(&'a [f32], usize);
+
+    impl Source for Plain<'_> {
+        fn row(&self, row: usize, out: &mut [f32]) {
+            out.copy_from_slice(&self.0[row * self.1..(row + 1) * self.1]);
+        }
+    }
+
+    fn packed(level: Level, x: &[f32], rows: usize, weight: &Rows<'_>) -> Packed {
+        let mut packed = Packed::default();
+        let integers = uses_integers(weight);
+        packed.reset(rows, weight.columns, integers, !integers);
+        let tiles = 0..packed.tiles();
+        // SAFETY: one thread packs all tiles.
+        unsafe { packed.writer().pack(level, &Plain(x, weight.columns), tiles, &mut Vec::new()) };
+        prepare(&mut packed, weight);
+        packed
+    }
+
+    /// Activations that eight bits hold exactly: whole multiples of a power of two, with the largest in every group.
+    fn exact_activations(n: usize, random: &mut Random) -> Vec<f32> {
+        let whole = |i: usize, r: &mut Random| if i % 32 == 5 { 127.0 } else { r.below(255) as f32 - 127.0 };
+        (0..n).map(|i| whole(i, random) / 128.0).collect()
+    }
+
+    /// Returns the product in `f64` and the sum of the magnitudes of its terms.
+    fn reference(weight: &[f32], x: &[f32]) -> (f64, f64) {
+        let terms = weight.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
+        terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()))
+    }
+
+    fn check(level: Level, ty: TensorType, rows: usize, columns: usize, m: usize) {
+        let mut random = Random::new((rows * 31 + columns * 7 + m) as u64);
+        // One byte in front: weights lie at any address.
+        let mut bytes = vec![0];
+        bytes.extend(blocks(ty, columns, rows, 11));
+        let weight = Rows { ty, bytes: &bytes[1..], columns, rows };
+        let mut values = vec![0.0; rows * columns];
+        ty.decode(weight.bytes, &mut values).unwrap();
+        let x = exact_activations(m * columns, &mut random);
+        let packed = packed(level, &x, m, &weight);
+        let width = strip_rows(level);
+        let mut c = vec![f32::NAN; packed.tiles() * TILE * width];
+        let mut panel = Panel::new();
+        for first in (0..rows).step_by(width) {
+            product(level, &weight, first, &packed, 0..packed.tiles(), &mut panel, &mut c);
+            for (row, r) in (0..m).flat_map(|row| (first..rows.min(first + width)).map(move |r| (row, r))) {
+                let (want, size) = reference(&values[r * columns..][..columns], &x[row * columns..][..columns]);
+                let found = f64::from(c[row * width + r - first]);
+                let case = format!("{level:?} {ty} {rows}x{columns}, {m} rows: [{row}][{r}]");
+                assert!((found - want).abs() <= size * 1e-6 + 1e-9, "{case}: {found}, not {want}");
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_every_type_and_level_match_the_codec() {
+        for (&ty, level) in TensorType::ALL.iter().flat_map(|ty| levels().into_iter().map(move |l| (ty, l))) {
+            let block = ty.block_elements();
+            for (rows, columns, m) in [(1, 1_usize, 1), (7, 3, 3), (33, 2, 4), (40, 9, 13), (18, 5, 6)] {
+                let columns = (columns * 32).next_multiple_of(block.max(32));
+                check(level, ty, rows, columns, m);
+            }
+            if block == 1 {
+                check(level, ty, 5, 299, 7);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_does_not_depend_on_its_strip() {
+        for level in levels() {
+            let (ty, columns, rows) = (TensorType::Q6_K, 512, 50);
+            let bytes = blocks(ty, columns, rows, 3);
+            let weight = Rows { ty, bytes: &bytes, columns, rows };
+            let x = exact_activations(columns * 2, &mut Random::new(8));
+            let packed = packed(level, &x, 2, &weight);
+            let width = strip_rows(level);
+            let mut panel = Panel::new();
+            let mut strip = |first: usize| {
+                let mut c = vec![0.0; TILE * width];
+                product(level, &weight, first, &packed, 0..1, &mut panel, &mut c);
+                c
+            };
+            let (a, b) = (strip(0), strip(3));
+            assert_eq!(a[3..width], b[..width - 3], "{level:?}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The innermost loops: two vectors of weight rows times a few activation rows, over one piece of columns.
+
+use super::pack::TILE;
+use super::panel::Panel;
+use crate::kernels::simd::TileSimd;
+
+/// One tile of activations in integer form, for one piece; layouts as in [`super::pack`].
+#[derive(Clone, Copy)]
+pub(super) struct IntTile<'a> {
+    pub(super) quads: &'a [i32],
+    pub(super) scales: &'a [f32],
+    pub(super) start: &'a [i32],
+    pub(super) sums: &'a [f32],
+}
+
+/// Adds the products of `groups` groups to `c`, `[TILE][2][LANES]`, for rows `0..rows` of the tile rounded up to the
+/// register tile.
+#[inline(always)]
+pub(super) fn integers<S: TileSimd, const QUADS: usize, const MINIMUM: bool, const SIGNED: bool>(
+    s: S,
+    panel: &Panel,
+    x: IntTile<'_>,
+    groups: usize,
+    rows: usize,
+    c: &mut [f32],
+) {
+    let per_scale = 8 / QUADS;
+    assert!(groups * QUADS * 2 * S::LANES <= panel.quads.len() && groups * 2 * S::LANES <= panel.scales.len());
+    assert!(groups * QUADS * TILE <= x.quads.len() && groups.div_ceil(per_scale) * TILE <= x.scales.len());
+    assert!(groups * TILE <= x.start.len() && groups * TILE <= x.sums.len() && c.len() >= TILE * 2 * S::LANES);
+    // SAFETY: the assertions cover every element read and written, for all `TILE` rows.
+    unsafe {
+        if S::INT_TILE == TILE && rows > TILE / 2 {
+            int_tile::<S, TILE, QUADS, MINIMUM, SIGNED>(s, panel, x, groups, 0, c);
+            return;
+        }
+        int_tile::<S, { TILE / 2 }, QUADS, MINIMUM, SIGNED>(s, panel, x, groups, 0, c);
+        if rows > TILE / 2 {
+            int_tile::<S, { TILE / 2 }, QUADS, MINIMUM, SIGNED>(s, panel, x, groups, TILE / 2, c);
+        }
+    }
+}
+
+/// Computes rows `first..first + T` of a tile.
+///
+/// # Safety
+/// The operands hold `groups` groups of `TILE` rows, and `c` a whole tile.
+#[inline(always)]
+unsafe fn int_tile<S: TileSimd, const T: usize, const QUADS: usize, const MINIMUM: bool, const SIGNED: bool>(
+    s: S,
+    panel: &Panel,
+    x: IntTile<'_>,
+    groups: usize,
+    first: usize,
+    c: &mut [f32],
+) {
+    // SAFETY: every offset below stays within the sizes the caller vouches for.
+    unsafe {
+        let c = c.as_mut_ptr().add(first * 2 * S::LANES);
+        let mut sums = [[s.splat(0.0); 2]; T];
+        for (t, sum) in sums.iter_mut().enumerate() {
+            *sum = [s.load_at(c.add(2 * t * S::LANES)), s.load_at(c.add((2 * t + 1) * S::LANES))];
+        }
+        let mut weights = panel.quads.as_ptr();
+        let mut quads = x.quads.as_ptr().add(first);
+        for group in 0..groups {
+            let start = x.start.as_ptr().add(group * TILE + first);
+            let mut acc = [[s.splat_int(0); 2]; T];
+            if !SIGNED && !MINIMUM {
+                for (t, acc) in acc.iter_mut().enumerate() {
+                    *acc = [s.splat_int(*start.add(t)); 2];
+                }
+            }
+            for _ in 0..QUADS {
+                let w = [s.load_int_at(weights), s.load_int_at(weights.add(S::LANES))];
+                for (t, acc) in acc.iter_mut().enumerate() {
+                    let a = s.splat_int(*quads.add(t));
+                    for v in 0..2 {
+                        acc[v] = if SIGNED { s.dot_signed(acc[v], w[v], a) } else { s.dot(acc[v], w[v], a) };
+                    }
+                }
+                weights = weights.add(2 * S::LANES);
+                quads = quads.add(TILE);
+            }
+            let scales = panel.scales.as_ptr().add(group * 2 * S::LANES);
+            let scales = [s.load_at(scales), s.load_at(scales.add(S::LANES))];
+            let factors = x.scales.as_ptr().add(group / (8 / QUADS) * TILE + first);
+            for t in 0..T {
+                let factor = s.splat(*factors.add(t));
+                for v in 0..2 {
+                    sums[t][v] = s.mul_add(s.mul(s.to_float(acc[t][v]), scales[v]), factor, sums[t][v]);
+                }
+            }
+            if MINIMUM {
+                let minimums = panel.minimums.as_ptr().add(group * 2 * S::LANES);
+                let minimums = [s.load_at(minimums), s.load_at(minimums.add(S::LANES))];
+                let totals = x.sums.as_ptr().add(group * TILE + first);
+                for t in 0..T {
+                    let total = s.splat(*totals.add(t));
+                    for v in 0..2 {
+                        sums[t][v] = s.mul_add(minimums[v], total, sums[t][v]);
+                    }
+                }
+            }
+        }
+        for (t, sum) in sums.iter().enumerate() {
+            s.store_at(sum[0], c.add(2 * t * S::LANES));
+            s.store_at(sum[1], c.add((2 * t + 1) * S::LANES));
+        }
+    }
+}
+
+/// Adds the products of `columns` columns to `c`, `[TILE][2][LANES]`; `x` is `[columns][TILE]`, `panel` its float part.
+#[inline(always)]
+pub(super) fn floats<S: TileSimd>(s: S, panel: &Panel, x: &[f32], columns: usize, rows: usize, c: &mut [f32]) {
+    assert!(columns * 2 * S::LANES <= panel.floats.len() && columns * TILE <= x.len());
+    assert!(c.len() >= TILE * 2 * S::LANES);
+    // SAFETY: the assertions cover every element read and written.
+    unsafe {
+        if rows > TILE / 2 {
+            float_tile::<S, TILE>(s, panel, x, columns, c);
+        } else {
+            float_tile::<S, { TILE / 2 }>(s, panel, x, columns, c);
+        }
+    }
+}
+
+/// # Safety
+/// As [`floats`] asserts.
+#[inline(always)]
+unsafe fn float_tile<S: TileSimd, const T: usize>(s: S, panel: &Panel, x: &[f32], columns: usize, c: &mut [f32]) {
+    // SAFETY: every offset below stays within the sizes the caller vouches for.
+    unsafe {
+        let c = c.as_mut_ptr();
+        let mut sums = [[s.splat(0.0); 2]; T];
+        for (t, sum) in sums.iter_mut().enumerate() {
+            *sum = [s.load_at(c.add(2 * t * S::LANES)), s.load_at(c.add((2 * t + 1) * S::LANES))];
+        }
+        let (mut weights, mut x) = (panel.floats.as_ptr(), x.as_ptr());
+        for _ in 0..columns {
+            let w = [s.load_at(weights), s.load_at(weights.add(S::LANES))];
+            for (t, sum) in sums.iter_mut().enumerate() {
+                let a = s.splat(*x.add(t));
+                *sum = [s.mul_add(w[0], a, sum[0]), s.mul_add(w[1], a, sum[1])];
+            }
+            weights = weights.add(2 * S::LANES);
+            x = x.add(TILE);
+        }
+        for (t, sum) in sums.iter().enumerate() {
+            s.store_at(sum[0], c.add(2 * t * S::LANES));
+            s.store_at(sum[1], c.add((2 * t + 1) * S::LANES));
+        }
+    }
+}
