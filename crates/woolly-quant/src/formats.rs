@@ -3,8 +3,6 @@
 //! The files share no state; `tensor_type.rs` lists them with their numbers and sizes. Inner loops run over arrays of
 //! fixed size, so that they carry no bounds checks and vectorise.
 
-#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index; zips hide the layout")]
-
 pub(crate) mod bf16;
 pub(crate) mod f16;
 pub(crate) mod f32;

@@ -22,6 +22,7 @@
 //! ```
 
 #![forbid(unsafe_code)]
+#![allow(clippy::needless_range_loop, reason = "several arrays are walked by one index; zips hide the layout")]
 
 mod codec;
 mod error;
@@ -29,6 +30,7 @@ mod formats;
 pub mod grids;
 pub mod half;
 mod layout;
+mod search;
 mod simple;
 mod tensor_type;
 

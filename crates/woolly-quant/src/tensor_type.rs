@@ -112,15 +112,15 @@ formats! {
     /// 8 bits, a scale per 32 elements and the scaled sum of the quants; meant for activations.
     Q8_1 = 9: 32 in 36, q8_1 encodes F16_SCALE;
     /// 2 bits, 4-bit scales and minima per 16 elements.
-    Q2_K = 10: 256 in 84, q2_k;
+    Q2_K = 10: 256 in 84, q2_k encodes F16_SCALE;
     /// 3 bits, 6-bit scales per 16 elements.
-    Q3_K = 11: 256 in 110, q3_k;
+    Q3_K = 11: 256 in 110, q3_k encodes F16_SCALE;
     /// 4 bits, 6-bit scales and minima per 32 elements.
-    Q4_K = 12: 256 in 144, q4_k;
+    Q4_K = 12: 256 in 144, q4_k encodes F16_SCALE;
     /// 5 bits, 6-bit scales and minima per 32 elements.
-    Q5_K = 13: 256 in 176, q5_k;
+    Q5_K = 13: 256 in 176, q5_k encodes F16_SCALE;
     /// 6 bits, 8-bit scales per 16 elements.
-    Q6_K = 14: 256 in 210, q6_k;
+    Q6_K = 14: 256 in 210, q6_k encodes F16_SCALE;
     /// 8 bits, a binary32 scale per 256 elements and sums of 16 quants; meant for activations.
     Q8_K = 15: 256 in 292, q8_k encodes F32_SCALE;
     /// 2.06 bits: 8-element codewords of a 256-entry grid with signs, 4-bit scales per 32 elements.
@@ -132,13 +132,13 @@ formats! {
     /// 1.56 bits: ternary 8-element codewords of a 2048-entry grid, 3-bit scales per 32 elements.
     IQ1_S = 19: 256 in 50, iq1_s;
     /// 4 bits into a table of 16 unevenly spaced values, a scale per 32 elements.
-    IQ4_NL = 20: 32 in 18, iq4_nl;
+    IQ4_NL = 20: 32 in 18, iq4_nl encodes F16_SCALE;
     /// 3.44 bits: 4-element codewords of a 512-entry grid with signs, 4-bit scales per 32 elements.
     IQ3_S = 21: 256 in 110, iq3_s;
     /// 2.56 bits: 8-element codewords of a 1024-entry grid with signs, 4-bit scales per 16 elements.
     IQ2_S = 22: 256 in 82, iq2_s;
     /// 4 bits into the table of `IQ4_NL`, 6-bit scales per 32 elements.
-    IQ4_XS = 23: 256 in 136, iq4_xs;
+    IQ4_XS = 23: 256 in 136, iq4_xs encodes F16_SCALE;
     /// Signed 8-bit integers.
     I8 = 24: 1 in 1, i8;
     /// Signed 16-bit integers.

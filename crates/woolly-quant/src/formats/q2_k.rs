@@ -1,7 +1,8 @@
 //! Q2_K: 256 codes of 2 bits, with 4-bit scales and minima of 16 elements. Block: 16 bytes of a scale and a minimum,
 //! 64 bytes of four codes, d f16, dmin f16.
 
-use crate::layout::{f16_at, field, two_bits};
+use crate::layout::{f16_at, field, field_mut, pack_two_bits, put_f16, two_bits};
+use crate::search::{affine, or_uniform};
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 84], out: &mut [f32; 256]) {
@@ -16,4 +17,18 @@ pub(crate) fn decode(block: &[u8; 84], out: &mut [f32; 256]) {
             run[i] = scale * f32::from(codes[i]) - min;
         }
     }
+}
+
+pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 84]) {
+    let weights = or_uniform(importance);
+    let runs = x.as_chunks::<16>().0;
+    let lines = affine::two_level::<16, 16>(runs, weights.as_chunks().0, 3.0, 15.0);
+    let mut codes = [0; 256];
+    for (j, codes) in codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        *codes = lines.line(j).codes(&runs[j], 3.0);
+        out[j] = lines.scales[j] | lines.mins[j] << 4;
+    }
+    pack_two_bits(&codes, field_mut::<16, _, _>(out));
+    put_f16::<80, _>(out, lines.d);
+    put_f16::<82, _>(out, lines.dmin);
 }

@@ -16,3 +16,14 @@ pub(super) fn unpack(packed: &[u8; 12]) -> ([u8; 8], [u8; 8]) {
     }
     (scales, mins)
 }
+
+/// The inverse of [`unpack`].
+pub(super) fn pack(scales: &[u8; 8], mins: &[u8; 8]) -> [u8; 12] {
+    let mut packed = [0; 12];
+    for j in 0..4 {
+        packed[j] = scales[j] | scales[j + 4] >> 4 << 6;
+        packed[j + 4] = mins[j] | mins[j + 4] >> 4 << 6;
+        packed[j + 8] = scales[j + 4] & 15 | mins[j + 4] << 4;
+    }
+    packed
+}

@@ -1,0 +1,48 @@
+//! Encoders that search: the scales of least weighted squared error.
+//!
+//! A format stores x ≈ scale · value with values from a small set. For given scales the best values are the nearest
+//! ones; for given values the best scales are the solution of a linear least squares problem. Neither step can increase
+//! the error, so alternating them descends (Lloyd, "Least squares quantization in PCM", IEEE Trans. Inf. Theory 28,
+//! 1982), to a minimum that depends on the start. The searches here therefore start from many scales, take the best,
+//! and do the same for the scale of scales that most formats have.
+//!
+//! [`symmetric`] fits one scale per run, [`affine`] a scale and a minimum.
+//! Everything is exact about the error it minimises, never about the minimum: that would be exponential.
+
+pub(crate) mod affine;
+pub(crate) mod symmetric;
+
+use crate::half::{f16_to_f32, f32_to_f16};
+
+/// How many independent sums a reduction keeps, so that it vectorises without reordering additions.
+pub(crate) const LANES: usize = 8;
+
+/// The sum of the lanes of a reduction.
+#[inline(always)]
+pub(crate) fn sum(lanes: [f32; LANES]) -> f32 {
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
+}
+
+/// The nearest integer between the bounds, ties to even; `low` for NaN. Unlike `f32::round_ties_even` it needs no
+/// instruction beyond addition, so it vectorises on every target. The bounds are below 2²² in magnitude.
+#[inline(always)]
+pub(crate) fn round_between(t: f32, low: f32, high: f32) -> f32 {
+    /// Here, the spacing of `f32` is 1.
+    const UNIT_SPACING: f32 = 12_582_912.0;
+    let t = if t > low { t } else { low };
+    let t = if t < high { t } else { high };
+    (t + UNIT_SPACING) - UNIT_SPACING
+}
+
+/// `x` as a binary16 field will hold it.
+#[inline(always)]
+pub(crate) fn as_f16(x: f32) -> f32 {
+    f16_to_f32(f32_to_f16(x))
+}
+
+/// The weights to use: those given, or the same for every element.
+#[inline(always)]
+pub(crate) fn or_uniform<const N: usize>(importance: Option<&[f32; N]>) -> [f32; N] {
+    importance.copied().unwrap_or([1.0; N])
+}
