@@ -1,0 +1,234 @@
+"""Trains woolly-lamb; a stopped run goes on from its last checkpoint.
+
+The learning rate is warmed up, constant, and then falls linearly to zero (warm-up, stable, decay). The decay can be
+started from any checkpoint: run again with ``--steps`` and ``--decay`` chosen accordingly.
+
+On a CPU, worker threads take batches of a step from a common queue, each with one core and its own gradients. Threads
+meet once per step and not once per matrix product, which matters on a machine that has other work to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import torch
+from tokenizers import Tokenizer
+
+from batches import Batch, Loader, collate, encode
+from corpus import mixture
+from model import Lamb, Shape
+from optimizer import optimizers
+
+_VALIDATION_DOCUMENTS = 128
+_VALIDATION_BATCH = 16
+
+
+def rate(step: int, warmup: int, steps: int, decay: int) -> float:
+    """The factor of the learning rate at a step (counted from 0) of warm-up, stable, decay."""
+    return min(1.0, (step + 1) / warmup, max(0.0, (steps - step) / max(1, decay)))
+
+
+class Workers:
+    """Copies of the model that share its weights but have gradients of their own."""
+
+    def __init__(self, model: Lamb, count: int, device: torch.device) -> None:
+        self.model = model
+        self.device = device
+        self.copies = [model] + [self._shared(model) for _ in range(count - 1)]
+
+    @staticmethod
+    def _shared(model: Lamb) -> Lamb:
+        twin = copy.deepcopy(model)
+        for own, common in zip(twin.parameters(), model.parameters()):
+            own.data = common.data
+        return twin
+
+    def gradients(self, batches: list[Batch]) -> float:
+        """Fills the model's gradients from all batches; returns the mean loss of a unit of weight."""
+        total = sum(float(batch.weights.sum()) for batch in batches)
+        queue: SimpleQueue[Batch] = SimpleQueue()
+        for batch in batches:
+            queue.put(batch)
+        losses = [0.0] * len(self.copies)
+        threads = [
+            threading.Thread(target=self._work, args=(index, queue, total, losses)) for index in range(1, len(self.copies))
+        ]
+        for thread in threads:
+            thread.start()
+        self._work(0, queue, total, losses)
+        for thread in threads:
+            thread.join()
+        self._gather()
+        return sum(losses)
+
+    def _work(self, index: int, queue: SimpleQueue, total: float, losses: list[float]) -> None:
+        if len(self.copies) > 1:
+            torch.set_num_threads(1)
+        while True:
+            try:
+                batch = queue.get_nowait()
+            except Empty:
+                return
+            with torch.autocast(self.device.type, torch.bfloat16):
+                loss = self.copies[index].loss(batch.ids, batch.targets, batch.weights) / total
+            loss.backward()
+            losses[index] += float(loss.detach())
+
+    def _gather(self) -> None:
+        for twin in self.copies[1:]:
+            for own, common in zip(twin.parameters(), self.model.parameters()):
+                if own.grad is None:
+                    continue
+                common.grad = own.grad if common.grad is None else common.grad.add_(own.grad)
+                own.grad = None
+
+
+def validation_batches(tokenizer: Tokenizer, seed: int, device: torch.device) -> list[Batch]:
+    """A fixed set of held-out documents, every token of what the model says with weight 1 and no other."""
+    encoded = []
+    for document in islice(mixture.stream(seed, "valid"), _VALIDATION_DOCUMENTS):
+        item = encode(tokenizer, document)
+        item.weights = [float(weight == 1.0) for weight in item.weights]
+        encoded.append(item)
+    encoded.sort(key=lambda item: len(item.ids))
+    return [
+        collate(encoded[start : start + _VALIDATION_BATCH], device) for start in range(0, len(encoded), _VALIDATION_BATCH)
+    ]
+
+
+@torch.no_grad()
+def validate(model: Lamb, batches: list[Batch]) -> float:
+    """Mean negative log-likelihood (nats) of a token that the model says."""
+    total = weight = 0.0
+    for batch in batches:
+        with torch.autocast(batch.ids.device.type, torch.bfloat16):
+            total += float(model.loss(batch.ids, batch.targets, batch.weights))
+        weight += float(batch.weights.sum())
+    return total / weight
+
+
+def save(path: Path, model: Lamb, optimisers: list[torch.optim.Optimizer], progress: dict) -> None:
+    """Writes a checkpoint so that a crash leaves the old or the new one, never half of one."""
+    state = {
+        "shape": model.shape.as_dict(),
+        "model": model.state_dict(),
+        "optimizers": [optimiser.state_dict() for optimiser in optimisers],
+        "progress": progress,
+    }
+    temporary = path.with_suffix(".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load_model(path: Path, device: torch.device = torch.device("cpu")) -> Lamb:
+    """The model of a checkpoint."""
+    state = torch.load(path, map_location=device, weights_only=True)
+    model = Lamb(Shape(**state["shape"])).to(device)
+    model.load_state_dict(state["model"])
+    return model
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Runs to ``--steps`` from where the last checkpoint stands."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(arguments.seed)
+    arguments.directory.mkdir(parents=True, exist_ok=True)
+    (arguments.directory / "train.pid").write_text(str(os.getpid()))
+    tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
+    model = Lamb(Shape(vocabulary=tokenizer.get_vocab_size())).to(device)
+    optimisers = optimizers(model, arguments.matrix_rate, arguments.other_rate)
+    base_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
+    progress = {"step": 0, "position": 0, "tokens": 0, "seconds": 0.0}
+    checkpoint = arguments.directory / "last.pt"
+    if checkpoint.exists():
+        progress = _resume(checkpoint, model, optimisers, device)
+    # Workers alias the weights, so they are made after a checkpoint has been read.
+    workers = Workers(model, 1 if device.type == "cuda" else arguments.workers, device)
+    loader = Loader(tokenizer, arguments.seed, arguments.batch, model.shape.context, progress["position"], arguments.long_share)
+    held_out = validation_batches(tokenizer, arguments.seed, device)
+    batches = loader.batches(device)
+    while progress["step"] < arguments.steps:
+        factor = rate(progress["step"], arguments.warmup, arguments.steps, arguments.decay)
+        _set_rates(optimisers, base_rates, factor)
+        _one_step(workers, optimisers, batches, arguments.accumulate, progress)
+        progress["position"] = loader.position
+        _report(model, held_out, progress, factor, arguments)
+        if progress["step"] % arguments.save_every == 0 or progress["step"] == arguments.steps:
+            save(checkpoint, model, optimisers, progress)
+        if progress["step"] % arguments.keep_every == 0:
+            save(arguments.directory / f"step{progress['step']:06}.pt", model, optimisers, progress)
+
+
+def _resume(path: Path, model: Lamb, optimisers: list[torch.optim.Optimizer], device: torch.device) -> dict:
+    state = torch.load(path, map_location=device, weights_only=True)
+    model.load_state_dict(state["model"])
+    for optimiser, saved in zip(optimisers, state["optimizers"]):
+        optimiser.load_state_dict(saved)
+    return state["progress"]
+
+
+def _set_rates(optimisers: list[torch.optim.Optimizer], base_rates: list[list[float]], factor: float) -> None:
+    for optimiser, rates in zip(optimisers, base_rates):
+        for group, base in zip(optimiser.param_groups, rates):
+            group["lr"] = base * factor
+
+
+def _one_step(
+    workers: Workers, optimisers: list[torch.optim.Optimizer], batches: Iterator[Batch], accumulate: int, progress: dict
+) -> None:
+    started = time.monotonic()
+    step = list(islice(batches, accumulate))
+    progress["loss"] = workers.gradients(step)
+    if not math.isfinite(progress["loss"]):
+        raise RuntimeError(f"step {progress['step']}: the loss is {progress['loss']}; lower the learning rates")
+    for optimiser in optimisers:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    progress["step"] += 1
+    progress["tokens"] += sum(int((batch.weights > 0).sum()) for batch in step)
+    progress["seconds"] += time.monotonic() - started
+
+
+def _report(model: Lamb, held_out: list[Batch], progress: dict, factor: float, arguments: argparse.Namespace) -> None:
+    step = progress["step"]
+    if step % arguments.log_every == 0:
+        speed = progress["tokens"] / progress["seconds"]
+        line = f"step {step} loss {progress['loss']:.4f} rate {factor:.3f} tokens {progress['tokens']} speed {speed:.0f}/s"
+        if step % arguments.validate_every == 0 or step == arguments.steps:
+            line += f" validation {validate(model, held_out):.4f}"
+        print(line, flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, help="checkpoints go here; outside the repository")
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--decay", type=int, default=500, help="steps at the end in which the rate falls to zero")
+    parser.add_argument("--warmup", type=int, default=60)
+    parser.add_argument("--matrix-rate", type=float, default=0.02)
+    parser.add_argument("--other-rate", type=float, default=0.004)
+    parser.add_argument("--batch", type=int, default=1024, help="tokens of one batch")
+    parser.add_argument("--accumulate", type=int, default=8, help="batches of one step")
+    parser.add_argument("--long-share", type=float, default=0.04)
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--log-every", type=int, default=10)
+    parser.add_argument("--validate-every", type=int, default=100)
+    parser.add_argument("--save-every", type=int, default=50)
+    parser.add_argument("--keep-every", type=int, default=500)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
