@@ -1,1 +1,23 @@
-//! Stub.
+//! Text for language models: tokenizers, incremental decoding, stop strings and chat templates, all from the metadata of
+//! a GGUF file.
+
+#![forbid(unsafe_code)]
+
+mod alphabet;
+mod error;
+mod index;
+mod model;
+mod partition;
+mod pretokenize;
+mod special;
+mod stop;
+mod stream;
+mod tokenizer;
+mod vocab;
+
+pub use error::Error;
+pub use special::Special;
+pub use stop::{StopMatcher, Stopped};
+pub use stream::StreamDecoder;
+pub use tokenizer::Tokenizer;
+pub use vocab::TokenType;

@@ -1,0 +1,153 @@
+//! The `gpt2` method: byte-level byte-pair encoding with ranked merges (Sennrich et al., 2016; Radford et al., 2019).
+//!
+//! Each piece of the pre-tokenizer starts as its bytes; pairs merge in the order of `tokenizer.ggml.merges`. A merge may
+//! go through symbols that are no tokens; what is left of those at the end falls apart into the tokens of their bytes.
+
+use std::collections::HashMap;
+
+use woolly_gguf::StringArray;
+
+use crate::alphabet;
+use crate::error::Error;
+use crate::index::{Merge, PairIndex};
+use crate::model::Known;
+use crate::model::merge::{Merger, Rules, Symbol};
+use crate::pretokenize::PreTokenizer;
+use crate::vocab::Vocab;
+
+/// A longer piece is cut here so that 32-bit positions suffice.
+const MAX_PIECE: usize = 1 << 30;
+
+/// What the method needs besides the vocabulary.
+#[derive(Debug)]
+pub(crate) struct Bpe {
+    pre: PreTokenizer,
+    pairs: PairIndex,
+    /// The symbol of each byte; a number beyond the vocabulary when the byte is no token.
+    bytes: [u32; 256],
+    unknown: Option<u32>,
+    known: Known,
+}
+
+impl Bpe {
+    /// Prepares `vocab` with its merges.
+    ///
+    /// # Errors
+    /// [`Error::BadMerge`] for an entry without two parts.
+    pub(crate) fn new(vocab: &Vocab, merges: &StringArray, unknown: Option<u32>, pre: PreTokenizer) -> Result<Self, Error> {
+        let mut symbols = Symbols::new(vocab);
+        let bytes = std::array::from_fn(|byte| symbols.intern(&[byte as u8]));
+        let mut pairs = PairIndex::with_capacity(merges.len());
+        let mut joined = Vec::new();
+        for (rank, text) in merges.iter().enumerate() {
+            let split = symbols.split(text, &mut joined);
+            let (left, right) = split.ok_or_else(|| bad_merge(rank, text))?;
+            let id = symbols.intern(&joined);
+            pairs.insert(left, right, Merge { priority: rank as u32, id });
+        }
+        Ok(Self { pre, pairs, bytes, unknown, known: Known::new(vocab.len()) })
+    }
+
+    /// Appends the ids of `text`.
+    pub(crate) fn encode(&self, vocab: &Vocab, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
+        self.pre.split(text, &mut |piece: &str| {
+            for part in piece.as_bytes().chunks(MAX_PIECE) {
+                self.encode_piece(vocab, part, merger, ids);
+            }
+        });
+    }
+
+    fn encode_piece(&self, vocab: &Vocab, piece: &[u8], merger: &mut Merger, ids: &mut Vec<u32>) {
+        if let Some(id) = vocab.find(piece)
+            && (self.pre.whole_word_first
+                || self.known.is_atomic(id, || {
+                    self.merge(piece, merger);
+                    merger.symbols.len() == 1
+                }))
+        {
+            return ids.push(id);
+        }
+        self.merge(piece, merger);
+        for symbol in &merger.symbols {
+            if (symbol.id as usize) < vocab.len() {
+                ids.push(symbol.id);
+            } else {
+                let text = piece.get(symbol.start as usize..symbol.end as usize).unwrap_or_default();
+                self.push_bytes(vocab, text, ids);
+            }
+        }
+    }
+
+    fn merge(&self, piece: &[u8], merger: &mut Merger) {
+        merger.symbols.clear();
+        merger.symbols.extend((0..).zip(piece).map(|(start, byte)| {
+            let id = self.bytes.get(usize::from(*byte)).copied().unwrap_or(u32::MAX);
+            Symbol { start, end: start + 1, id }
+        }));
+        merger.run(piece, &ByRank { pairs: &self.pairs });
+    }
+
+    fn push_bytes(&self, vocab: &Vocab, text: &[u8], ids: &mut Vec<u32>) {
+        for &byte in text {
+            let token = self.bytes.get(usize::from(byte)).copied().filter(|id| (*id as usize) < vocab.len());
+            match token.or(self.unknown) {
+                Some(id) => ids.push(id),
+                None => tracing::warn!(byte, "a byte of the text is not in the vocabulary, which has no unknown token"),
+            }
+        }
+    }
+}
+
+struct ByRank<'a> {
+    pairs: &'a PairIndex,
+}
+
+impl Rules for ByRank<'_> {
+    fn merge(&self, _: &[u8], left: Symbol, right: Symbol) -> Merge {
+        self.pairs.get(left.id, right.id)
+    }
+}
+
+/// Numbers for the texts that occur in merges: token ids, and numbers beyond them for texts that are no tokens.
+struct Symbols<'a> {
+    vocab: &'a Vocab,
+    others: HashMap<Vec<u8>, u32>,
+}
+
+impl<'a> Symbols<'a> {
+    fn new(vocab: &'a Vocab) -> Self {
+        Self { vocab, others: HashMap::new() }
+    }
+
+    fn intern(&mut self, bytes: &[u8]) -> u32 {
+        if let Some(id) = self.vocab.find(bytes) {
+            return id;
+        }
+        let next = (self.vocab.len() + self.others.len()) as u32;
+        *self.others.entry(bytes.to_vec()).or_insert(next)
+    }
+
+    /// The two symbols of a merge; their bytes together are left in `joined`. The separator is the first space after
+    /// the first character.
+    fn split(&mut self, text: &[u8], joined: &mut Vec<u8>) -> Option<(u32, u32)> {
+        let space = 1 + text.get(1..)?.iter().position(|b| *b == b' ')?;
+        let (left, right) = (text.get(..space)?, text.get(space + 1..)?);
+        joined.clear();
+        append(left, joined);
+        let middle = joined.len();
+        append(right, joined);
+        let (left, right) = joined.split_at(middle);
+        Some((self.intern(left), self.intern(right)))
+    }
+}
+
+/// Appends the bytes of one part of a merge, or its text when it is not written in the alphabet and so never matches.
+fn append(part: &[u8], out: &mut Vec<u8>) {
+    if !alphabet::append_bytes(part, out) {
+        out.extend_from_slice(part);
+    }
+}
+
+fn bad_merge(index: usize, text: &[u8]) -> Error {
+    Error::BadMerge { index, found: String::from_utf8_lossy(text).into_owned() }
+}
