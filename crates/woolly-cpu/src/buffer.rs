@@ -43,19 +43,26 @@ impl<T: Zeroed> AlignedVec<T> {
     /// # Panics
     /// When the size in bytes overflows.
     pub fn zeroed(len: usize) -> Self {
-        let layout = Self::layout(len);
+        let layout = Self::layout(len).expect("a buffer's size fits the address space");
+        Self::allocate(len, layout).unwrap_or_else(|| handle_alloc_error(layout))
+    }
+
+    /// Allocates `len` zeros, or returns `None` when the size overflows or the memory is refused.
+    pub fn try_zeroed(len: usize) -> Option<Self> {
+        Self::allocate(len, Self::layout(len)?)
+    }
+
+    fn allocate(len: usize, layout: Layout) -> Option<Self> {
         if layout.size() == 0 {
-            return Self { start: NonNull::dangling(), len };
+            return Some(Self { start: NonNull::dangling(), len });
         }
         // SAFETY: the layout's size is not zero.
         let start = unsafe { alloc_zeroed(layout) };
-        let Some(start) = NonNull::new(start.cast()) else { handle_alloc_error(layout) };
-        Self { start, len }
+        Some(Self { start: NonNull::new(start.cast())?, len })
     }
 
-    fn layout(len: usize) -> Layout {
-        let layout = Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGNMENT));
-        layout.expect("a buffer's size fits the address space")
+    fn layout(len: usize) -> Option<Layout> {
+        Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGNMENT)).ok()
     }
 }
 
@@ -77,8 +84,7 @@ impl<T: Zeroed> DerefMut for AlignedVec<T> {
 
 impl<T: Zeroed> Drop for AlignedVec<T> {
     fn drop(&mut self) {
-        let layout = Self::layout(self.len);
-        if layout.size() > 0 {
+        if let Some(layout) = Self::layout(self.len).filter(|layout| layout.size() > 0) {
             // SAFETY: allocated in `zeroed` with the same layout, and freed only here.
             unsafe { dealloc(self.start.as_ptr().cast(), layout) }
         }
@@ -161,6 +167,13 @@ mod tests {
             v.fill(1.5);
             assert!(v.iter().all(|&x| x == 1.5));
         }
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        assert!(AlignedVec::<f32>::try_zeroed(usize::MAX).is_none(), "the size in bytes overflows");
+        assert!(AlignedVec::<f32>::try_zeroed(1 << 58).is_none(), "no machine has an exabyte");
+        assert!(AlignedVec::<f32>::try_zeroed(3).is_some_and(|v| *v == [0.0; 3]));
     }
 
     #[test]
