@@ -114,6 +114,8 @@ impl Range {
     pub(crate) const F16_SCALE: Self = Self { limit: 65504.0, non_finite: false };
     /// A block scale with the exponents of binary32.
     pub(crate) const F32_SCALE: Self = Self { limit: f32::MAX, non_finite: false };
+    /// Unsigned E4M3 scales: at most 448 times the 6 of E2M1.
+    pub(crate) const E4M3_SCALE: Self = Self { limit: 448.0 * 6.0, non_finite: false };
 
     fn holds(self, x: f32) -> bool {
         x.abs() <= self.limit || (self.non_finite && !x.is_finite())

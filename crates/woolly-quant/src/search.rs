@@ -6,7 +6,7 @@
 //! 1982), to a minimum that depends on the start. The searches here therefore start from many scales, take the best,
 //! and do the same for the scale of scales that most formats have.
 //!
-//! [`symmetric`] fits one scale per run, [`affine`] a scale and a minimum.
+//! [`symmetric`] fits one scale per run, [`affine`] a scale and a minimum, [`codewords`] the scale of a grid of vectors.
 //! Everything is exact about the error it minimises, never about the minimum: that would be exponential.
 
 pub(crate) mod affine;
@@ -14,14 +14,18 @@ pub(crate) mod symmetric;
 
 use crate::half::{f16_to_f32, f32_to_f16};
 
-/// How many independent sums a reduction keeps, so that it vectorises without reordering additions.
-pub(crate) const LANES: usize = 8;
-
-/// The sum of the lanes of a reduction.
+/// The sum of the elements, pairwise: halves are added as vectors, where a plain sum would be one long chain.
 #[inline(always)]
-pub(crate) fn sum(lanes: [f32; LANES]) -> f32 {
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + e) + (c + g)) + ((b + f) + (d + h))
+pub(crate) fn sum<const N: usize>(mut terms: [f32; N]) -> f32 {
+    const { assert!(N.is_power_of_two()) };
+    let mut half = N / 2;
+    while half > 0 {
+        for i in 0..half {
+            terms[i] += terms[i + half];
+        }
+        half /= 2;
+    }
+    terms[0]
 }
 
 /// The nearest integer between the bounds, ties to even; `low` for NaN. Unlike `f32::round_ties_even` it needs no

@@ -160,11 +160,11 @@ formats! {
     /// OCP MXFP4: E2M1 elements, a power-of-two scale per 32 elements.
     MXFP4 = 39: 32 in 17, mxfp4 encodes F32_SCALE;
     /// NVFP4: E2M1 elements, an unsigned E4M3 scale per 16 elements.
-    NVFP4 = 40: 64 in 36, nvfp4;
+    NVFP4 = 40: 64 in 36, nvfp4 encodes E4M3_SCALE;
     /// 1 bit: plus or minus the scale of 128 elements.
-    Q1_0 = 41: 128 in 18, q1_0;
+    Q1_0 = 41: 128 in 18, q1_0 encodes F16_SCALE;
     /// 2 bits: -1, 0, 1 or 2 times the scale of 64 elements.
-    Q2_0 = 42: 64 in 18, q2_0;
+    Q2_0 = 42: 64 in 18, q2_0 encodes F16_SCALE;
 }
 
 impl TensorType {

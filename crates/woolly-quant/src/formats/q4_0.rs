@@ -1,6 +1,8 @@
 //! Q4_0: 32 codes of 4 bits about 8, times a scale. Block: d f16, 16 bytes of two codes.
 
 use crate::layout::{f16_at, field, field_mut, nibbles, pack_nibbles, put_f16};
+use crate::search::as_f16;
+use crate::search::symmetric::{self, Integers};
 use crate::simple::{inverse, of_largest_magnitude};
 
 #[inline]
@@ -12,10 +14,23 @@ pub(crate) fn decode(block: &[u8; 18], out: &mut [f32; 32]) {
     }
 }
 
-pub(crate) fn encode(x: &[f32; 32], _: Option<&[f32; 32]>, out: &mut [u8; 18]) {
-    let d = of_largest_magnitude(x) / -8.0;
-    let inverse = inverse(d);
-    let codes = x.map(|x| ((x * inverse + 8.5) as u8).min(15));
+pub(crate) fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u8; 18]) {
+    let (d, codes) = match importance {
+        None => by_rule(x),
+        Some(weights) => {
+            let d = as_f16(symmetric::best_scale::<Codes, 32>(x, weights));
+            (d, symmetric::codes::<Codes, 32>(x, d))
+        }
+    };
     put_f16::<0, _>(out, d);
     *field_mut::<2, _, _>(out) = pack_nibbles(&codes);
+}
+
+type Codes = Integers<-8, 7>;
+
+/// The encoding of the reference: the element of largest magnitude gets the code -8.
+fn by_rule(x: &[f32; 32]) -> (f32, [u8; 32]) {
+    let d = of_largest_magnitude(x) / -8.0;
+    let inverse = inverse(d);
+    (d, x.map(|x| ((x * inverse + 8.5) as u8).min(15)))
 }

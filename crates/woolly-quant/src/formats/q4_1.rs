@@ -1,6 +1,7 @@
 //! Q4_1: 32 codes of 4 bits times a scale, plus a minimum. Block: d f16, m f16, 16 bytes of two codes.
 
 use crate::layout::{f16_at, field, field_mut, nibbles, pack_nibbles, put_f16};
+use crate::search::{affine, as_f16};
 use crate::simple::{bounds, inverse};
 
 #[inline]
@@ -13,12 +14,24 @@ pub(crate) fn decode(block: &[u8; 20], out: &mut [f32; 32]) {
     }
 }
 
-pub(crate) fn encode(x: &[f32; 32], _: Option<&[f32; 32]>, out: &mut [u8; 20]) {
+pub(crate) fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u8; 20]) {
+    let (d, m, codes) = match importance {
+        None => by_rule(x),
+        Some(weights) => {
+            let line = affine::best_line(x, weights, affine::Codes { highest: 15.0, positive: false });
+            let line = affine::Line { scale: as_f16(line.scale), min: as_f16(line.min) };
+            (line.scale, -line.min, line.codes(x, 15.0))
+        }
+    };
+    put_f16::<0, _>(out, d);
+    put_f16::<2, _>(out, m);
+    *field_mut::<4, _, _>(out) = pack_nibbles(&codes);
+}
+
+/// The encoding of the reference: the codes span the values.
+fn by_rule(x: &[f32; 32]) -> (f32, f32, [u8; 32]) {
     let (min, max) = bounds(x);
     let d = (max - min) / 15.0;
     let inverse = inverse(d);
-    let codes = x.map(|x| (((x - min) * inverse + 0.5) as u8).min(15));
-    put_f16::<0, _>(out, d);
-    put_f16::<2, _>(out, min);
-    *field_mut::<4, _, _>(out) = pack_nibbles(&codes);
+    (d, min, x.map(|x| (((x - min) * inverse + 0.5) as u8).min(15)))
 }

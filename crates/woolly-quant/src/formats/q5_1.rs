@@ -2,6 +2,7 @@
 //! codes.
 
 use crate::layout::{f16_at, field, field_mut, five_bits, pack_five_bits, put_f16};
+use crate::search::{affine, as_f16};
 use crate::simple::{bounds, inverse};
 
 #[inline]
@@ -14,12 +15,24 @@ pub(crate) fn decode(block: &[u8; 24], out: &mut [f32; 32]) {
     }
 }
 
-pub(crate) fn encode(x: &[f32; 32], _: Option<&[f32; 32]>, out: &mut [u8; 24]) {
+pub(crate) fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u8; 24]) {
+    let (d, m, codes) = match importance {
+        None => by_rule(x),
+        Some(weights) => {
+            let line = affine::best_line(x, weights, affine::Codes { highest: 31.0, positive: false });
+            let line = affine::Line { scale: as_f16(line.scale), min: as_f16(line.min) };
+            (line.scale, -line.min, line.codes(x, 31.0))
+        }
+    };
+    put_f16::<0, _>(out, d);
+    put_f16::<2, _>(out, m);
+    *field_mut::<4, _, _>(out) = pack_five_bits(&codes);
+}
+
+/// The encoding of the reference: the codes span the values.
+fn by_rule(x: &[f32; 32]) -> (f32, f32, [u8; 32]) {
     let (min, max) = bounds(x);
     let d = (max - min) / 31.0;
     let inverse = inverse(d);
-    let codes = x.map(|x| (((x - min) * inverse + 0.5) as u8).min(31));
-    put_f16::<0, _>(out, d);
-    put_f16::<2, _>(out, min);
-    *field_mut::<4, _, _>(out) = pack_five_bits(&codes);
+    (d, min, x.map(|x| (((x - min) * inverse + 0.5) as u8).min(31)))
 }

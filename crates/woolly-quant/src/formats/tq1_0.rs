@@ -3,8 +3,8 @@
 //! A byte holds the fraction 0.c0c1c2c3c4 in base 3, times 256 and rounded up: multiplying by 3 brings the next digit
 //! above the binary point.
 
+use super::tq2_0;
 use crate::layout::{f16_at, field, field_mut, put_f16};
-use crate::simple::{inverse, largest_magnitude};
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
@@ -16,10 +16,8 @@ pub(crate) fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
     unpack(field::<48, 4, _>(block), d, third);
 }
 
-pub(crate) fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, out: &mut [u8; 54]) {
-    let d = largest_magnitude(x);
-    let inverse = inverse(d);
-    let digits = x.map(|x| ((x * inverse).round() + 1.0) as u16);
+pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 54]) {
+    let (d, digits) = tq2_0::digits(x, importance);
     *field_mut::<0, _, _>(out) = pack::<32>(&digits[..160]);
     *field_mut::<32, _, _>(out) = pack::<16>(&digits[160..240]);
     *field_mut::<48, _, _>(out) = pack::<4>(&digits[240..]);
@@ -40,10 +38,10 @@ fn unpack<const WIDTH: usize>(packed: &[u8; WIDTH], d: f32, out: &mut [f32]) {
 }
 
 /// Packs the runs of `WIDTH` digits, each 0 to 2; absent runs count as zeros.
-fn pack<const WIDTH: usize>(digits: &[u16]) -> [u8; WIDTH] {
+fn pack<const WIDTH: usize>(digits: &[u8]) -> [u8; WIDTH] {
     let (runs, _) = digits.as_chunks::<WIDTH>();
     std::array::from_fn(|i| {
-        let number = (0..5).fold(0, |n, k| 3 * n + runs.get(k).map_or(0, |run| run[i]));
+        let number = (0..5).fold(0, |n, k| 3 * n + runs.get(k).map_or(0, |run| u16::from(run[i])));
         (number * 256).div_ceil(243) as u8
     })
 }

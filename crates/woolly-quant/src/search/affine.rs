@@ -1,7 +1,7 @@
 //! x ≈ scale · code − minimum, with codes from 0 and a minimum of at least 0: `Q2_K`, `Q4_K`, `Q5_K` and, when there
 //! are importance weights, `Q4_1` and `Q5_1`, whose minimum is free.
 
-use super::{LANES, as_f16, round_between, sum};
+use super::{as_f16, round_between, sum};
 use crate::simple::{bounds, inverse};
 
 /// A scale and a minimum: code q stands for `scale · q - min`.
@@ -27,14 +27,12 @@ impl Line {
     /// The weighted squared error with the nearest codes.
     fn error<const N: usize>(self, x: &[f32; N], w: &[f32; N], highest: f32) -> f32 {
         let inverse = inverse(self.scale);
-        let mut lanes = [0.0; LANES];
-        for (x, w) in x.as_chunks::<LANES>().0.iter().zip(w.as_chunks::<LANES>().0) {
-            for i in 0..LANES {
-                let off = x[i] + self.min - self.scale * self.snap(inverse, x[i], highest);
-                lanes[i] += w[i] * off * off;
-            }
+        let mut terms = [0.0; N];
+        for i in 0..N {
+            let off = x[i] + self.min - self.scale * self.snap(inverse, x[i], highest);
+            terms[i] = w[i] * off * off;
         }
-        sum(lanes)
+        sum(terms)
     }
 }
 
@@ -52,18 +50,15 @@ impl Moments {
     #[inline(always)]
     fn of<const N: usize>(x: &[f32; N], w: &[f32; N], line: Line, highest: f32) -> Self {
         let inverse = inverse(line.scale);
-        let [mut sw, mut sx, mut sq, mut sxq, mut sqq] = [[0.0; LANES]; 5];
-        for (x, w) in x.as_chunks::<LANES>().0.iter().zip(w.as_chunks::<LANES>().0) {
-            for i in 0..LANES {
-                let code = line.snap(inverse, x[i], highest);
-                sw[i] += w[i];
-                sx[i] += w[i] * x[i];
-                sq[i] += w[i] * code;
-                sxq[i] += w[i] * x[i] * code;
-                sqq[i] += w[i] * code * code;
-            }
+        let [mut sx, mut sq, mut sxq, mut sqq] = [[0.0; N]; 4];
+        for i in 0..N {
+            let code = line.snap(inverse, x[i], highest);
+            sx[i] = w[i] * x[i];
+            sq[i] = w[i] * code;
+            sxq[i] = w[i] * x[i] * code;
+            sqq[i] = w[i] * code * code;
         }
-        Self { w: sum(sw), x: sum(sx), q: sum(sq), xq: sum(sxq), qq: sum(sqq) }
+        Self { w: sum(*w), x: sum(sx), q: sum(sq), xq: sum(sxq), qq: sum(sqq) }
     }
 
     /// The line of least error for these codes: the 2 × 2 normal equations. With `positive`, the minimum is at least
@@ -100,28 +95,37 @@ pub(crate) fn best_line<const N: usize>(x: &[f32; N], w: &[f32; N], codes: Codes
     let (low, high) = bounds(x);
     let low = if codes.positive { low.min(0.0) } else { low };
     let constant = Line { scale: 0.0, min: -low };
-    let (mut most, mut best) = (f32::NEG_INFINITY, constant);
-    let mut consider = |from: Line| {
-        let moments = Moments::of(x, w, from, codes.highest);
-        let line = moments.best_line(codes.positive);
-        let gain = moments.gain(line);
-        if gain > most {
-            (most, best) = (gain, line);
-        }
-        best
-    };
-    consider(constant);
+    let mut best = Best { gain: f32::NEG_INFINITY, line: constant };
+    best.consider(Moments::of(x, w, constant, codes.highest), codes);
     // The ends of the run come to lie up to a step outside the codes, or a half step inside.
-    for outside in 0..8 {
-        let span = codes.highest + 0.25 * f32::from(outside as u8) - 0.5;
+    for outside in 0..8_u8 {
+        let span = codes.highest + 0.25 * f32::from(outside) - 0.5;
         for share in [0.0, 0.5, 1.0] {
             let scale = (high - low) / span;
-            consider(Line { scale, min: -low - share * (span - codes.highest) * scale });
+            let line = Line { scale, min: -low - share * (span - codes.highest) * scale };
+            best.consider(Moments::of(x, w, line, codes.highest), codes);
         }
     }
-    let first = consider(constant);
-    let second = consider(first);
-    consider(second)
+    for _ in 0..2 {
+        best.consider(Moments::of(x, w, best.line, codes.highest), codes);
+    }
+    best.line
+}
+
+/// The best line so far.
+struct Best {
+    gain: f32,
+    line: Line,
+}
+
+impl Best {
+    fn consider(&mut self, moments: Moments, codes: Codes) {
+        let line = moments.best_line(codes.positive);
+        let gain = moments.gain(line);
+        if gain > self.gain {
+            *self = Self { gain, line };
+        }
+    }
 }
 
 /// Block scales, as binary16 holds them, and integers for each run: its line is `d · scales[j]`, `dmin · mins[j]`.

@@ -1,7 +1,7 @@
-//! x ≈ scale · value, with values from a codebook about zero: `Q3_K`, `Q6_K`, `IQ4_NL`, `IQ4_XS` and, when there are
-//! importance weights, the simple formats without a minimum.
+//! x ≈ scale · value, with values from a codebook about zero: `Q2_0`, `Q3_K`, `Q6_K`, `IQ4_NL`, `IQ4_XS`, `NVFP4` and,
+//! when there are importance weights, the simple formats without a minimum.
 
-use super::{LANES, as_f16, round_between, sum};
+use super::{as_f16, round_between, sum};
 use crate::grids;
 use crate::simple::{inverse, of_largest_magnitude};
 
@@ -59,52 +59,81 @@ impl<const LOW: i32, const HIGH: i32> Codebook for Integers<LOW, HIGH> {
 /// The 16 values of `IQ4_NL`.
 pub(crate) struct Iq4;
 
-impl Iq4 {
-    /// Every decision between neighbours falls on a multiple of one half: the code for each half-open half.
-    const CODES: [u8; 512] = {
-        let mut codes = [0; 512];
-        let mut i = 0;
-        while i < 512 {
-            let mut code = 0;
-            // Twice the middle of two neighbours, which are integers, is their sum.
-            while code < 15 && (i as i32 - 256) >= grids::IQ4_NL[code] as i32 + grids::IQ4_NL[code + 1] as i32 {
-                code += 1;
-            }
-            codes[i] = code as u8;
-            i += 1;
-        }
-        codes
-    };
-
-    const VALUES: [f32; 512] = {
-        let mut values = [0.0; 512];
-        let mut i = 0;
-        while i < 512 {
-            values[i] = grids::IQ4_NL[Self::CODES[i] as usize] as f32;
-            i += 1;
-        }
-        values
-    };
-
-    #[inline(always)]
-    fn cell(t: f32) -> usize {
-        ((2.0 * t + 256.0) as i32).clamp(0, 511) as usize
-    }
-}
-
 impl Codebook for Iq4 {
     const ENDS: [f32; 2] = [-127.0, 113.0];
     const STRETCH: Stretch = Stretch { first: 0.8, last: 1.15, steps: 12 };
 
     #[inline(always)]
     fn snap(t: f32) -> f32 {
-        Self::VALUES[Self::cell(t)]
+        const VALUES: [f32; CELLS] = values(&grids::IQ4_NL);
+        VALUES[cell(t)]
     }
 
     #[inline(always)]
     fn code(t: f32) -> u8 {
-        Self::CODES[Self::cell(t)]
+        const CODES: [u8; CELLS] = codes_of(&grids::IQ4_NL);
+        CODES[cell(t)]
     }
+}
+
+/// Twice the 16 values of E2M1.
+pub(crate) struct E2m1;
+
+impl Codebook for E2m1 {
+    const ENDS: [f32; 2] = [-12.0, 12.0];
+    const STRETCH: Stretch = Stretch { first: 0.6, last: 1.2, steps: 12 };
+
+    #[inline(always)]
+    fn snap(t: f32) -> f32 {
+        const VALUES: [f32; CELLS] = values(&grids::E2M1_DOUBLED);
+        VALUES[cell(t)]
+    }
+
+    #[inline(always)]
+    fn code(t: f32) -> u8 {
+        const CODES: [u8; CELLS] = codes_of(&grids::E2M1_DOUBLED);
+        CODES[cell(t)]
+    }
+}
+
+/// The middle between two integers is a multiple of one half, so within each of these cells of that width, from -128
+/// to 128, the nearest value of a table of integers is the same.
+const CELLS: usize = 512;
+
+#[inline(always)]
+fn cell(t: f32) -> usize {
+    ((2.0 * t + 256.0) as i32).clamp(0, 511) as usize
+}
+
+/// The code of the value nearest to the middle of each cell.
+const fn codes_of(table: &[i8; 16]) -> [u8; CELLS] {
+    let mut codes = [0; CELLS];
+    let mut i = 0;
+    while i < CELLS {
+        let middle = 2 * (i as i32 - 256) + 1;
+        let mut code = 1;
+        while code < 16 {
+            let nearest = codes[i] as usize;
+            if (4 * table[code] as i32 - middle).abs() < (4 * table[nearest] as i32 - middle).abs() {
+                codes[i] = code as u8;
+            }
+            code += 1;
+        }
+        i += 1;
+    }
+    codes
+}
+
+/// The value nearest to the middle of each cell.
+const fn values(table: &[i8; 16]) -> [f32; CELLS] {
+    let codes = codes_of(table);
+    let mut values = [0.0; CELLS];
+    let mut i = 0;
+    while i < CELLS {
+        values[i] = table[codes[i] as usize] as f32;
+        i += 1;
+    }
+    values
 }
 
 /// What the least squares scale of a run needs to know of it: Σ w·x·v and Σ w·v² over its values v.
@@ -118,13 +147,11 @@ impl Fit {
     /// Snaps the run at scale 1/`inverse`.
     #[inline(always)]
     fn of<B: Codebook, const N: usize>(x: &[f32; N], w: &[f32; N], inverse: f32) -> Self {
-        let (mut xv, mut vv) = ([0.0; LANES], [0.0; LANES]);
-        for (x, w) in x.as_chunks::<LANES>().0.iter().zip(w.as_chunks::<LANES>().0) {
-            for i in 0..LANES {
-                let value = B::snap(x[i] * inverse);
-                xv[i] += w[i] * x[i] * value;
-                vv[i] += w[i] * value * value;
-            }
+        let values: [f32; N] = std::array::from_fn(|i| B::snap(x[i] * inverse));
+        let (mut xv, mut vv) = ([0.0; N], [0.0; N]);
+        for i in 0..N {
+            xv[i] = w[i] * x[i] * values[i];
+            vv[i] = w[i] * values[i] * values[i];
         }
         Self { xv: sum(xv), vv: sum(vv) }
     }
@@ -143,24 +170,44 @@ impl Fit {
 /// The scale of least error for a run with a scale of its own.
 pub(crate) fn best_scale<B: Codebook, const N: usize>(x: &[f32; N], w: &[f32; N]) -> f32 {
     let peak = of_largest_magnitude(x);
-    let (mut most, mut best) = (0.0, 0.0);
-    let mut consider = |inverse: f32| {
-        let fit = Fit::of::<B, N>(x, w, inverse);
-        let scale = fit.best_scale();
-        let gain = fit.gain(scale);
-        if gain > most {
-            (most, best) = (gain, scale);
-        }
-        best
-    };
+    let mut best = Best { gain: 0.0, scale: 0.0 };
     for end in B::ENDS {
         for factor in B::STRETCH.factors() {
-            consider(end * factor / peak);
+            best.consider(Fit::of::<B, N>(x, w, end * factor / peak));
         }
     }
-    let first = consider(0.0);
-    let second = consider(inverse(first));
-    consider(inverse(second))
+    for _ in 0..2 {
+        best.consider(Fit::of::<B, N>(x, w, inverse(best.scale)));
+    }
+    best.scale
+}
+
+/// The best scale so far.
+struct Best {
+    gain: f32,
+    scale: f32,
+}
+
+impl Best {
+    fn consider(&mut self, fit: Fit) {
+        let scale = fit.best_scale();
+        let gain = fit.gain(scale);
+        if gain > self.gain {
+            *self = Self { gain, scale };
+        }
+    }
+}
+
+/// The one of the given scales that has the least error, as its place among them; 0 when none is better than zeros.
+pub(crate) fn best_of<B: Codebook, const N: usize>(x: &[f32; N], w: &[f32; N], scales: &[f32]) -> usize {
+    let (mut most, mut best) = (0.0, 0);
+    for (i, &scale) in scales.iter().enumerate() {
+        let gain = Fit::of::<B, N>(x, w, inverse(scale)).gain(scale);
+        if gain > most {
+            (most, best) = (gain, i);
+        }
+    }
+    best
 }
 
 /// The codes of a run at `scale`.
