@@ -52,10 +52,10 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32, out: &m
     }
 }
 
-/// Replaces a row of scores by their softmax; a row whose entries are all `-∞` becomes zeros.
+/// Replaces a row of scores by their softmax; a row whose entries are all `-∞` becomes zeros, one with a NaN all NaN.
 pub fn softmax(row: &mut [f32]) {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    if max == f32::NEG_INFINITY {
+    if row.iter().all(|&x| x == f32::NEG_INFINITY) {
         row.fill(0.0);
         return;
     }
@@ -123,6 +123,15 @@ mod tests {
             let mut row = scores.to_vec();
             softmax(&mut row);
             assert_eq!(row, expected, "softmax of {scores:?}");
+        }
+    }
+
+    #[test]
+    fn softmax_does_not_hide_what_is_not_a_number() {
+        for scores in [&[f32::NAN][..], &[f32::NAN, f32::NAN], &[f32::NAN, 1.0], &[f32::NEG_INFINITY, f32::NAN]] {
+            let mut row = scores.to_vec();
+            softmax(&mut row);
+            assert!(row.iter().all(|x| x.is_nan()), "softmax of {scores:?} is {row:?}");
         }
     }
 
