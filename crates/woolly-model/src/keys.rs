@@ -35,9 +35,10 @@ impl<'a> Keys<'a> {
         format!("{}.{key}", self.architecture)
     }
 
-    /// Returns the error that `key` holds `value` although `why`.
+    /// Returns the error that `key` holds `value` although `why`; of a long text only the beginning is repeated.
     pub(crate) fn invalid(&self, key: &str, value: impl Display, why: impl Into<String>) -> Error {
-        Error::InvalidKey { key: self.full(key), value: value.to_string(), why: why.into() }
+        let value = value.to_string().chars().take(64).collect();
+        Error::InvalidKey { key: self.full(key), value, why: why.into() }
     }
 
     /// Reads an integer of any width that must lie in `limits`.

@@ -61,6 +61,7 @@ impl Config {
         refuse_unsupported(keys)?;
         let block_count = keys.require_count("block_count", BLOCKS)?;
         let context_length = keys.require_count("context_length", CONTEXT)?;
+        warn_of_window(keys, context_length)?;
         let embedding_length = keys.require_count("embedding_length", WIDTH)?;
         let heads = keys.require_uniform("attention.head_count", HEADS, block_count)?;
         let key_length = head_length(keys, "attention.key_length", embedding_length, heads)?;
@@ -103,8 +104,17 @@ fn refuse_unsupported(keys: &Keys<'_>) -> Result<(), Error> {
     if keys.flag("attention.causal")? == Some(false) {
         return Err(keys.invalid("attention.causal", false, "only causal models can be run"));
     }
-    if let Some(window) = keys.count("attention.sliding_window", 0..=usize::MAX)? {
-        tracing::debug!(window, "attention.sliding_window is not part of this architecture and has no effect");
+    Ok(())
+}
+
+/// No architecture here has a window, and llama.cpp ignores it for these too; whoever set it should still hear of it.
+fn warn_of_window(keys: &Keys<'_>, context_length: usize) -> Result<(), Error> {
+    let window = keys.count("attention.sliding_window", 0..=usize::MAX)?;
+    if let Some(window) = window.filter(|window| (1..context_length).contains(window)) {
+        tracing::warn!(
+            window,
+            "attention.sliding_window is not part of this architecture; every token sees all before it"
+        );
     }
     Ok(())
 }

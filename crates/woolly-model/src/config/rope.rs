@@ -71,6 +71,7 @@ impl RopeScaling {
             None => keys.number("rope.scale_linear", 0.0)?.unwrap_or(1.0),
         };
         match keys.text("rope.scaling.type")? {
+            None | Some("linear") if factor == 1.0 => Ok(Self::None),
             None | Some("linear") => Ok(Self::Linear { factor }),
             Some("none") => Ok(Self::None),
             Some("yarn") => Self::yarn(keys, factor, context),

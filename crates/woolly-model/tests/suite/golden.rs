@@ -60,7 +60,7 @@ fn check<B: Backend>(test: &str, backend: &Arc<B>, bound: Bound) {
 
 /// Returns whether the model was checked: one of an unknown architecture is reported as skipped.
 fn check_model<B: Backend>(test: &str, golden: &Golden, backend: &Arc<B>, bound: Bound) -> bool {
-    let name = golden.file.display().to_string();
+    let name = stem(&golden.file);
     let loader = GGUFLoader::open(&golden.file).unwrap_or_else(|e| panic!("{name}: {e}"));
     let mut decoder = match runner(&loader, backend) {
         Ok(runner) => runner,

@@ -8,6 +8,7 @@ mod drive;
 mod fixture;
 mod generated;
 mod golden;
+mod hostile;
 mod malformed;
 mod naive;
 mod refusals;
