@@ -1,0 +1,100 @@
+//! The one list of devices a model can run on, and what hides their types from the rest of this crate.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use woolly_gguf::GGUFLoader;
+use woolly_model::{Config, Decoder, LoadProgress, Runner, RunnerOptions};
+use woolly_tensor::{Backend, CacheSpec, CacheType, Reference};
+
+use crate::Error;
+
+/// Where a model runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Device {
+    /// Plain scalar arithmetic in double precision: very slow, to check the others against.
+    #[default]
+    Reference,
+}
+
+impl Device {
+    /// Every device this build knows.
+    pub const ALL: &'static [Self] = &[Self::Reference];
+
+    /// Returns the device's name: `reference`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reference => "reference",
+        }
+    }
+
+    /// Sets up the device and loads the model onto it.
+    pub(crate) fn load(
+        self,
+        loader: &GGUFLoader,
+        _threads: Option<usize>,
+        on_progress: &mut dyn FnMut(LoadProgress),
+    ) -> Result<Box<dyn Loaded>, Error> {
+        match self {
+            Self::Reference => load(Reference::new(), loader, on_progress),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Device {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let known = || Self::ALL.iter().map(|device| device.name()).collect::<Vec<_>>().join(", ");
+        let found = Self::ALL.iter().copied().find(|device| device.name() == name);
+        found.ok_or_else(|| format!("unknown device `{name}`; known are {}", known()))
+    }
+}
+
+/// A model on some device.
+pub(crate) trait Loaded: Send + Sync {
+    fn config(&self) -> &Config;
+    fn describe(&self) -> String;
+    fn cache_spec(&self, blocks: usize, storage: CacheType) -> CacheSpec;
+    fn decoder(&self, options: RunnerOptions) -> Result<Box<dyn Decoder>, Error>;
+}
+
+struct OnBackend<B: Backend> {
+    backend: Arc<B>,
+    model: Arc<woolly_model::Model<B>>,
+}
+
+fn load<B: Backend>(
+    backend: B,
+    loader: &GGUFLoader,
+    on_progress: &mut dyn FnMut(LoadProgress),
+) -> Result<Box<dyn Loaded>, Error> {
+    let model = woolly_model::Model::load(loader, &backend, on_progress)?;
+    Ok(Box::new(OnBackend { backend: Arc::new(backend), model: Arc::new(model) }))
+}
+
+impl<B: Backend> Loaded for OnBackend<B> {
+    fn config(&self) -> &Config {
+        self.model.config()
+    }
+
+    fn describe(&self) -> String {
+        self.backend.describe()
+    }
+
+    fn cache_spec(&self, blocks: usize, storage: CacheType) -> CacheSpec {
+        self.model.cache_spec(blocks, storage)
+    }
+
+    fn decoder(&self, options: RunnerOptions) -> Result<Box<dyn Decoder>, Error> {
+        Ok(Box::new(Runner::new(self.backend.clone(), self.model.clone(), options)?))
+    }
+}

@@ -1,0 +1,215 @@
+//! A loaded model, cheap to clone and to share between threads.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use woolly_engine::Generator;
+use woolly_gguf::GGUFLoader;
+use woolly_model::{Config, LoadProgress, RunnerOptions};
+use woolly_tensor::CacheType;
+use woolly_text::Tokenizer;
+
+use crate::device::Loaded;
+use crate::{Completion, Device, Error, GenerateOptions, Session, Summary, plan};
+
+/// Context of a session when nothing is said: enough for a conversation, little enough to fit anywhere.
+const DEFAULT_CONTEXT: usize = 4096;
+/// Tokens of a prompt computed at once: enough to use each weight read many times, little enough to cancel soon.
+const PREFILL_ROWS: usize = 512;
+
+/// A model ready to generate; clones share it.
+#[derive(Clone)]
+pub struct Model(Arc<Inner>);
+
+struct Inner {
+    loaded: Box<dyn Loaded>,
+    tokenizer: Tokenizer,
+    end_ids: Arc<[u32]>,
+    summary: Summary,
+    context: usize,
+    cache_type: CacheType,
+}
+
+impl Model {
+    /// Loads the model at `path` with the default settings.
+    ///
+    /// # Errors
+    /// As [`ModelBuilder::load`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::builder(path).load()
+    }
+
+    /// Returns a builder for the model at `path`.
+    pub fn builder(path: impl AsRef<Path>) -> ModelBuilder<'static> {
+        ModelBuilder { path: path.as_ref().to_owned(), ..ModelBuilder::default() }
+    }
+
+    /// Takes the model from an opened file, with the default settings.
+    ///
+    /// # Errors
+    /// As [`ModelBuilder::load`].
+    pub fn from_gguf(loader: &GGUFLoader) -> Result<Self, Error> {
+        ModelBuilder::default().load_from(loader)
+    }
+
+    /// Continues `prompt` with the default options and returns the whole answer.
+    ///
+    /// # Errors
+    /// As [`Session::stream`], or what ended the answer early.
+    pub fn generate(&self, prompt: &str) -> Result<Completion, Error> {
+        self.generate_with(prompt, GenerateOptions::new())
+    }
+
+    /// Continues `prompt` and returns the whole answer.
+    ///
+    /// # Errors
+    /// As [`Session::stream`], or what ended the answer early.
+    pub fn generate_with(&self, prompt: &str, options: GenerateOptions) -> Result<Completion, Error> {
+        self.session()?.generate(prompt, options)
+    }
+
+    /// Opens a session: a context of its own, which keeps what it has computed.
+    ///
+    /// # Errors
+    /// [`Error::OutOfMemory`] when its memory would not fit, before any of it is allocated.
+    pub fn session(&self) -> Result<Session, Error> {
+        Ok(Session::new(self.clone(), self.generator(self.0.context, PREFILL_ROWS, 1)?))
+    }
+
+    /// Returns the tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.0.tokenizer
+    }
+
+    /// Returns what the file says about the model.
+    pub fn summary(&self) -> &Summary {
+        &self.0.summary
+    }
+
+    /// Returns the checked hyper-parameters.
+    pub fn config(&self) -> &Config {
+        self.0.loaded.config()
+    }
+
+    /// Returns the tokens a session holds.
+    pub fn context(&self) -> usize {
+        self.0.context
+    }
+
+    /// Returns a description of the device in use: `cpu (avx512, 2 threads)`.
+    pub fn device(&self) -> String {
+        self.0.loaded.describe()
+    }
+
+    /// Returns the tokens that end an answer.
+    pub(crate) fn end_ids(&self) -> Arc<[u32]> {
+        self.0.end_ids.clone()
+    }
+
+    /// Allocates what one sequence of `context` tokens needs.
+    pub(crate) fn generator(&self, context: usize, max_rows: usize, max_outputs: usize) -> Result<Generator, Error> {
+        let max_rows = max_rows.min(context);
+        let options = RunnerOptions { context, max_rows, max_outputs, storage: self.0.cache_type };
+        plan::check(&*self.0.loaded, &options)?;
+        Ok(Generator::new(self.0.loaded.decoder(options)?, context))
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("architecture", &self.config().architecture)
+            .field("name", &self.config().name)
+            .field("device", &self.device())
+            .field("context", &self.context())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How to load a model; made by [`Model::builder`].
+#[derive(Default)]
+pub struct ModelBuilder<'a> {
+    path: PathBuf,
+    context: Option<usize>,
+    threads: Option<usize>,
+    device: Device,
+    cache_type: Option<CacheType>,
+    on_progress: Option<Box<dyn FnMut(LoadProgress) + 'a>>,
+}
+
+impl<'a> ModelBuilder<'a> {
+    /// Sets the tokens a session holds; 0 is the model's own maximum, the default 4096 or that if less.
+    pub fn context(self, tokens: usize) -> Self {
+        Self { context: Some(tokens), ..self }
+    }
+
+    /// Sets the number of threads; the default are the physical cores this process may use.
+    pub fn threads(self, count: usize) -> Self {
+        Self { threads: Some(count), ..self }
+    }
+
+    /// Sets the device; the default is the CPU.
+    pub fn device(self, device: Device) -> Self {
+        Self { device, ..self }
+    }
+
+    /// Sets how keys and values are stored; the default is half precision.
+    pub fn cache_type(self, cache_type: CacheType) -> Self {
+        Self { cache_type: Some(cache_type), ..self }
+    }
+
+    /// Has `report` called while the model is loaded.
+    pub fn on_progress<'b>(self, report: impl FnMut(LoadProgress) + 'b) -> ModelBuilder<'b>
+    where
+        'a: 'b,
+    {
+        ModelBuilder { on_progress: Some(Box::new(report)), ..self }
+    }
+
+    /// Opens the file and loads the model.
+    ///
+    /// # Errors
+    /// [`Error::File`] when there is no valid file at the path; as [`load_from`](Self::load_from).
+    pub fn load(self) -> Result<Model, Error> {
+        let loader = GGUFLoader::open(&self.path)?;
+        self.load_from(&loader)
+    }
+
+    /// Loads the model from an opened file; the path given to the builder is not used.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the architecture is unknown or the file contradicts itself, [`Error::Text`] when its
+    /// tokenizer is unknown, [`Error::ContextTooLong`].
+    pub fn load_from(self, loader: &GGUFLoader) -> Result<Model, Error> {
+        let summary = Summary::of(loader)?;
+        // The architecture before the tokenizer: of two unknown things, it is the one to tell.
+        let mut report = self.on_progress.unwrap_or_else(|| Box::new(|_| ()));
+        let loaded = self.device.load(loader, self.threads, &mut report)?;
+        let tokenizer = Tokenizer::from_metadata(loader.metadata())?;
+        let context = resolve_context(self.context, loaded.config().context_length)?;
+        let end_ids = tokenizer.end_of_generation().into();
+        let cache_type = self.cache_type.unwrap_or(CacheType::F16);
+        Ok(Model(Arc::new(Inner { loaded, tokenizer, end_ids, summary, context, cache_type })))
+    }
+}
+
+impl fmt::Debug for ModelBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelBuilder")
+            .field("path", &self.path)
+            .field("context", &self.context)
+            .field("threads", &self.threads)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}
+
+fn resolve_context(asked: Option<usize>, limit: usize) -> Result<usize, Error> {
+    match asked {
+        None => Ok(DEFAULT_CONTEXT.min(limit)),
+        Some(0) => Ok(limit),
+        Some(asked) if asked > limit => Err(Error::ContextTooLong { asked, limit }),
+        Some(asked) => Ok(asked),
+    }
+}
