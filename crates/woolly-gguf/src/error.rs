@@ -49,7 +49,7 @@ pub enum Error {
     #[error("the file is empty (0 bytes): the download did not start or failed, download it again")]
     Empty,
     /// The file is of another, recognised kind.
-    #[error("this is not a GGUF file but {}: {}", .0, .0.hint())]
+    #[error("this is {}, which cannot be opened as a model: {}", .0, .0.hint())]
     Foreign(Foreign),
     /// The file does not begin with `GGUF` and is of no kind that is recognised.
     #[error(
@@ -68,7 +68,7 @@ pub enum Error {
         version: u32,
     },
     /// The file ends before a field does.
-    #[error("the file ends inside {field} at byte {offset}: {needed} bytes are needed, {available} are there, {} are missing; the file was cut short or is damaged: download it again", needed - available)]
+    #[error("the file ends inside {field} at byte {offset}: {needed} bytes are needed, {available} are there, {} are missing; the file was cut short or is damaged: download it again", needed.saturating_sub(*available))]
     Truncated {
         /// What was being read, for example `the value of "general.name"`.
         field: String,
@@ -105,7 +105,7 @@ pub enum Error {
         offset: u64,
     },
     /// A metadata entry is invalid.
-    #[error("metadata key {key:?}{}: {fault}; {DAMAGED}", At(*offset))]
+    #[error("metadata key {key:?}{}: {fault}{}", At(*offset), Remedy(*offset, DAMAGED))]
     Key {
         /// The key, shortened if it is very long.
         key: String,
@@ -115,7 +115,7 @@ pub enum Error {
         fault: KeyFault,
     },
     /// A tensor's description is invalid.
-    #[error("tensor {name:?}{}: {fault}; {DAMAGED}", At(*offset))]
+    #[error("tensor {name:?}{}: {fault}{}", At(*offset), Remedy(*offset, fault.remedy()))]
     Tensor {
         /// The tensor's name, shortened if it is very long.
         name: String,
@@ -125,7 +125,7 @@ pub enum Error {
         fault: TensorFault,
     },
     /// The file ends before its tensor data does.
-    #[error("the file is cut short: it has {available} bytes, its tensors need {needed}, {} are missing (the first one affected is {tensor:?} at byte {offset}): download it again", needed - available)]
+    #[error("the file is cut short or its offsets are damaged: it has {available} bytes, its tensors need {needed}, {} are missing (the first one affected is {tensor:?} at byte {offset}): download it again", needed.saturating_sub(*available))]
     DataTruncated {
         /// The first tensor, in the order of the file, that does not lie within it.
         tensor: String,
@@ -330,6 +330,17 @@ pub enum TensorFault {
     },
 }
 
+impl TensorFault {
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::UnknownType { .. } => {
+                "a type that is newer than this program needs a newer woolly, a removed one a new conversion of the model"
+            }
+            _ => DAMAGED,
+        }
+    }
+}
+
 /// Why the parts of a split model do not make up one model.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -401,6 +412,15 @@ impl fmt::Display for At {
     }
 }
 
+/// `; what to do`, or nothing when writing, where the fault itself says it.
+struct Remedy(Option<u64>, &'static str);
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |_| write!(f, "; {}", self.1))
+    }
+}
+
 /// The first few of a list of paths.
 struct Paths<'a>(&'a [PathBuf]);
 
@@ -423,5 +443,60 @@ fn shorten(name: &str) -> String {
     match name.char_indices().nth(SHOWN) {
         Some((end, _)) => format!("{}…", name.get(..end).unwrap_or_default()),
         None => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_field_value_place_and_remedy() {
+        let cases: [(Error, &[&str]); 9] = [
+            (
+                Error::Truncated { field: "tensor_count".into(), offset: 8, needed: 8, available: 3 },
+                &["tensor_count", "byte 8", "5 are missing", "download it again"],
+            ),
+            (
+                Error::DataTruncated { tensor: "t".into(), offset: 64, needed: 96, available: 90 },
+                &["\"t\"", "byte 64", "6 are missing", "download it again"],
+            ),
+            (
+                Error::ImplausibleCount { field: "metadata_kv_count".into(), offset: 16, value: 9, limit: 2 },
+                &["metadata_kv_count", "byte 16", "is 9", "2 at most", "convert it anew"],
+            ),
+            (Error::key("k", Some(24), KeyFault::UnknownType { id: 13 }), &["\"k\"", "byte 24", "13", "download"]),
+            (Error::tensor("t", Some(24), TensorFault::UnknownType { id: 99 }), &["\"t\"", "99", "newer woolly"]),
+            (Error::in_file("m.gguf".as_ref())(Error::Empty), &["m.gguf: ", "0 bytes", "download it again"]),
+            (Error::BadMagic { found: b"FUGG".to_vec() }, &["[46, 55, 47, 47]", "\"GGUF\""]),
+            (
+                Error::Split(SplitFault::Missing { missing: vec!["b.gguf".into(); 6], count: 7 }),
+                &["6 of 7", "b.gguf, ", "and 2 more", "download"],
+            ),
+            (Error::MissingKey { key: "general.architecture".into() }, &["general.architecture", "missing"]),
+        ];
+        for (error, parts) in cases {
+            let message = error.to_string();
+            assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_fault_found_when_writing_blames_no_file() {
+        let message = Error::tensor("t", None, TensorFault::EmptyName).to_string();
+        assert_eq!(message, "tensor \"t\": the name is empty");
+    }
+
+    #[test]
+    fn the_root_is_what_is_wrong_with_the_file() {
+        let nested = Error::in_file("b".as_ref())(Error::in_file("a".as_ref())(Error::Empty));
+        assert!(matches!(nested.root(), Error::Empty));
+        assert!(nested.to_string().starts_with("a: "), "the file in which it was found is named once: {nested}");
+    }
+
+    #[test]
+    fn damaged_names_do_not_fill_the_screen() {
+        let message = Error::key(&"k".repeat(65_000), None, KeyFault::Duplicate).to_string();
+        assert!(message.len() < 200, "{message}");
     }
 }

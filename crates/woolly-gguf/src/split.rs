@@ -12,6 +12,7 @@ use crate::parse::{ALIGNMENT_KEY, Parsed};
 pub(crate) const NO_KEY: &str = "split.no";
 pub(crate) const COUNT_KEY: &str = "split.count";
 pub(crate) const TENSORS_KEY: &str = "split.tensors.count";
+pub(crate) const KEYS: [&str; 3] = [NO_KEY, COUNT_KEY, TENSORS_KEY];
 
 /// Which part of how many a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

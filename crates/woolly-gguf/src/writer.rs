@@ -56,9 +56,11 @@ impl<'a> GGUFWriter<'a> {
         self
     }
 
-    /// Sets all values of `metadata`.
+    /// Sets all values of `metadata`, except for the keys `split.*`, which describe files and not the model.
     pub fn extend(&mut self, metadata: &Metadata) -> &mut Self {
-        metadata.iter().for_each(|(key, value)| drop(self.metadata.insert(key, value.clone())));
+        for (key, value) in metadata.iter().filter(|(key, _)| !split::KEYS.contains(key)) {
+            self.metadata.insert(key, value.clone());
+        }
         self
     }
 

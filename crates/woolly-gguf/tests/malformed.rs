@@ -1,11 +1,12 @@
 //! Damaged and hostile files from the data folder: each gets what its manifest says, quickly and in little memory.
 //!
-//! Alone in its binary, since it counts every allocation of the process.
+//! In a binary of their own, and one after the other, since they count every allocation of the process.
 
 mod fixture;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Runs `open` and returns its result, the time it took and how much memory it had at most.
 fn measured<T>(open: impl FnOnce() -> T) -> (T, Duration, usize) {
     let before = IN_USE.load(Ordering::Relaxed);
@@ -54,6 +57,7 @@ fn each_file_gets_what_the_manifest_says() {
     let Some(folder) = woolly_testdata::folder("each_file_gets_what_the_manifest_says", "gguf/malformed") else {
         return;
     };
+    let _alone = ONE_AT_A_TIME.lock();
     let manifest = std::fs::read(folder.join("manifest.json")).expect("a manifest");
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).expect("JSON");
     let cases = manifest.as_array().expect("a list");
@@ -68,6 +72,23 @@ fn each_file_gets_what_the_manifest_says() {
         largest = largest.max(memory);
     }
     println!("{} files: at most {slowest:?} and {largest} bytes of memory for one", cases.len());
+}
+
+#[test]
+fn a_large_vocabulary_cut_short_takes_little_memory() {
+    let Some(folder) = woolly_testdata::folder("a_large_vocabulary_cut_short_takes_little_memory", "vocab") else {
+        return;
+    };
+    let _alone = ONE_AT_A_TIME.lock();
+    for path in woolly_testdata::files_ending_in(&folder, ".gguf") {
+        let whole = SharedBytes::from_vec(std::fs::read(&path).expect("readable"));
+        for eighths in 1..8 {
+            let part = whole.slice(0..whole.len() / 8 * eighths).expect("a part of it");
+            let (result, time, memory) = measured(|| GGUFLoader::from_bytes(part));
+            assert!(result.is_err(), "{eighths}/8 of {}", path.display());
+            assert!(time < MAX_TIME && memory < MAX_EXTRA_BYTES, "{}: {time:?}, {memory} bytes", path.display());
+        }
+    }
 }
 
 fn check(path: &Path, name: &str, expected: &str) -> (String, Duration, usize) {

@@ -60,6 +60,29 @@ fn assert_same(loader: &GGUFLoader, expected: &GGUFLoader) {
     }
 }
 
+/// A tensor of 64 GiB that takes no room on the disk: reading any considerable part of it would take longer.
+#[cfg(target_os = "linux")]
+#[test]
+fn opening_touches_no_tensor_data() {
+    let folder = folder();
+    let path = folder.path().join("sparse.gguf");
+    let elements = 1u64 << 34;
+    let tiny = GGUFWriter::new().tensor("t", &[1], TensorType::F32, [0; 4]).to_bytes().expect("valid");
+    let dimension = tiny.windows(8).rposition(|bytes| bytes == 1u64.to_le_bytes()).expect("the dimension");
+    let head = [&tiny[..dimension], &elements.to_le_bytes(), &tiny[dimension + 8..]].concat();
+    fs::write(&path, head).expect("written");
+    let sparse = fs::OpenOptions::new().write(true).open(&path);
+    if let Err(error) = sparse.and_then(|file| file.set_len(elements * 4 + 4096)) {
+        return woolly_testdata::skip("opening_touches_no_tensor_data", &format!("no sparse file: {error}"));
+    }
+    for aligned in [true, false] {
+        let start = Instant::now();
+        let loader = GGUFLoader::builder().prefetch_size_mb(0).page_aligned(aligned).build(&path).expect("valid");
+        assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
+        assert_eq!(loader.tensor("t").map(|t| t.byte_len()), Some(elements * 4));
+    }
+}
+
 #[test]
 fn data_outlives_the_loader() {
     let folder = folder();

@@ -204,3 +204,16 @@ fn split_parts_hold_whole_tensors_up_to_the_limit() {
     let whole = GGUFLoader::open(folder.path().join("o-00001-of-00001.gguf")).expect("one part is a whole model");
     assert_eq!(&whole.tensor("a.weight").expect("present").bytes()[..], floats(24));
 }
+
+#[test]
+fn parts_can_be_joined_to_one_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let paths = small_model().write_split(folder.path().join("m"), 0).expect("written");
+    let parts = GGUFLoader::open(&paths[0]).expect("all parts");
+    let mut writer = GGUFWriter::new();
+    writer.extend(parts.metadata());
+    for tensor in parts.tensors() {
+        writer.tensor(tensor.name(), tensor.dims(), tensor.ty(), tensor.bytes().clone());
+    }
+    assert_eq!(writer.to_bytes().expect("valid"), small_model().to_bytes().expect("valid"));
+}
