@@ -62,6 +62,7 @@ struct Routed<B: Backend> {
 impl<B: Backend> Routed<B> {
     fn load(block: &mut Block<'_, '_, B>, width: usize, config: &ExpertConfig) -> Result<Self, Error> {
         block.refuse("exp_probs_b.bias", "is a bias on the choice of experts, which is not supported")?;
+        block.refuse("ffn_gate_up_exps.weight", "holds gate and up matrices in one, which is not supported")?;
         let (inner, count) = (config.feed_forward_length, config.count);
         Ok(Self {
             router: block.required("ffn_gate_inp.weight", &[width, count])?,

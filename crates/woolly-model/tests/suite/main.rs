@@ -13,3 +13,4 @@ mod malformed;
 mod naive;
 mod refusals;
 mod steps;
+mod unused;

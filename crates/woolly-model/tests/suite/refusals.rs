@@ -170,9 +170,27 @@ fn tensors_that_would_change_results_are_not_ignored() {
         fixture.tensor(name, &[len], 1.0, 0.1);
         assert_refused(name, &fixture, &[name, part]);
     }
+    for name in ["exp_probs_b.bias", "ffn_gate_up_exps.weight"] {
+        let mut fixture = Fixture::new(&Spec { experts: Some(experts()), ..Spec::new("llama") });
+        fixture.tensor(&format!("blk.1.{name}"), &[4], 0.0, 1.0);
+        assert_refused(name, &fixture, &[&format!("blk.1.{name}"), "not supported"]);
+    }
     let mut divisor = Fixture::new(&Spec::new("llama"));
     divisor.tensors.insert("rope_freqs.weight".to_owned(), (vec![3], vec![1.0, 0.0, 2.0]));
     assert_refused("divisor of 0", &divisor, &["rope_freqs.weight", "holds 0"]);
+}
+
+#[test]
+fn experts_stored_one_by_one_must_agree_with_each_other() {
+    let one_by_one = ExpertSpec { one_by_one: true, ..experts() };
+    let whole = Fixture::new(&Spec { experts: Some(one_by_one), ..Spec::new("llama") });
+    let name = "blk.1.ffn_down.2.weight";
+    let mut without = whole.clone();
+    without.tensors.remove(name);
+    assert_refused("an expert too few", &without, &[name, "missing"]);
+    let mut wrong = whole.clone();
+    wrong.tensor(name, &[12, 21], 0.0, 1.0);
+    assert_refused("an expert of another size", &wrong, &[name, "[12, 21]", "[12, 20]"]);
 }
 
 #[test]
