@@ -107,11 +107,13 @@ pub(crate) struct Fixture {
     pub(crate) keys: BTreeMap<String, Value>,
     /// Dimensions (fastest-running first) and values by name.
     pub(crate) tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    /// Bytes of those tensors that are not stored as `f32`; their values above are the decoded ones.
+    stored: BTreeMap<String, (TensorType, Vec<u8>)>,
 }
 
 impl Fixture {
     pub(crate) fn new(spec: &Spec) -> Self {
-        let mut fixture = Self { keys: BTreeMap::new(), tensors: BTreeMap::new() };
+        let mut fixture = Self { keys: BTreeMap::new(), tensors: BTreeMap::new(), stored: BTreeMap::new() };
         fixture.add_keys(spec);
         fixture.add_rope_keys(spec);
         fixture.add_global_tensors(spec);
@@ -147,8 +149,15 @@ impl Fixture {
         }
         for (name, (dims, values)) in &self.tensors {
             let dims: Vec<u64> = dims.iter().map(|&dim| dim as u64).collect();
-            let bytes: Vec<u8> = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            writer.tensor(name, &dims, TensorType::F32, bytes);
+            match self.stored.get(name) {
+                Some((ty, bytes)) => writer.tensor(name, &dims, *ty, bytes),
+                None => writer.tensor(
+                    name,
+                    &dims,
+                    TensorType::F32,
+                    values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>(),
+                ),
+            };
         }
         let bytes = writer.to_bytes().expect("the fixture can be written");
         GGUFLoader::from_bytes(SharedBytes::from_vec(bytes)).expect("the fixture is a well-formed file")
@@ -168,6 +177,18 @@ impl Fixture {
         };
         let values = (0..dims.iter().product()).map(|_| offset + spread * uniform()).collect();
         self.tensors.insert(name.to_owned(), (dims.to_vec(), values));
+    }
+
+    /// Stores every matrix as `ty`; the rows must be whole blocks.
+    pub(crate) fn quantised(mut self, ty: TensorType) -> Self {
+        for (name, (dims, values)) in self.tensors.iter_mut().filter(|(_, (dims, _))| dims.len() > 1) {
+            let row = ty.row_bytes(dims[0]).unwrap_or_else(|| panic!("{name}: rows of {} for {ty}", dims[0]));
+            let mut bytes = vec![0; values.len() / dims[0] * row];
+            ty.encode(values, &mut bytes).expect("the type has an encoder");
+            ty.decode(&bytes, values).expect("the bytes were just encoded");
+            self.stored.insert(name.clone(), (ty, bytes));
+        }
+        self
     }
 
     fn architecture(&self) -> &str {

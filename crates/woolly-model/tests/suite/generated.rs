@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use woolly_model::architectures;
+use woolly_quant::TensorType;
 use woolly_tensor::{Backend, Reference};
 
 use crate::drive::{deviation, logits, runner};
@@ -15,6 +16,20 @@ const REFERENCE_BOUND: f64 = 2e-5;
 #[test]
 fn generated_models_agree_with_the_naive_implementation() {
     check(&Arc::new(Reference::new()), REFERENCE_BOUND);
+}
+
+#[test]
+fn quantised_models_agree_with_the_naive_implementation_over_decoded_weights() {
+    let experts =
+        ExpertSpec { count: 3, used: 2, inner: 64, renormalise: true, shared: None, one_by_one: true, scale: 1.0 };
+    let dense = Spec { width: 32, inner: 64, ..Spec::new("llama") };
+    let mixture = Spec { experts: Some(experts), ..dense.clone() };
+    for ty in [TensorType::F16, TensorType::BF16, TensorType::Q8_0, TensorType::Q4_0, TensorType::Q5_1] {
+        for spec in [&dense, &mixture] {
+            let fixture = Fixture::new(spec).quantised(ty);
+            check_one(&format!("{ty}"), spec, &fixture, &Arc::new(Reference::new()), REFERENCE_BOUND);
+        }
+    }
 }
 
 #[test]
@@ -42,16 +57,19 @@ fn variants_of_an_architecture_differ() {
 
 /// Holds `backend` to the naive implementation for every variant.
 fn check<B: Backend>(backend: &Arc<B>, bound: f64) {
-    let ids = ids(40);
     for (name, spec) in variants() {
-        let fixture = Fixture::new(&spec);
-        let expected: Vec<f32> = naive::logits(&spec, &fixture, &ids).concat().iter().map(|&x| x as f32).collect();
-        let mut decoder = runner(&fixture.open(), backend).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let found = logits(&mut decoder, &ids, ids.len()).unwrap_or_else(|e| panic!("{name}: {e}"));
-        let (largest, _) = deviation(&found, &expected);
-        println!("{}: {name}: {largest:.2e}", backend.describe());
-        assert!(largest <= bound, "{name}: logits differ by {largest:e}");
+        check_one(name, &spec, &Fixture::new(&spec), backend, bound);
     }
+}
+
+fn check_one<B: Backend>(name: &str, spec: &Spec, fixture: &Fixture, backend: &Arc<B>, bound: f64) {
+    let ids = ids(40);
+    let expected: Vec<f32> = naive::logits(spec, fixture, &ids).concat().iter().map(|&x| x as f32).collect();
+    let mut decoder = runner(&fixture.open(), backend).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let found = logits(&mut decoder, &ids, ids.len()).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let (largest, _) = deviation(&found, &expected);
+    println!("{}: {name}: {largest:.2e}", backend.describe());
+    assert!(largest <= bound, "{name}: logits differ by {largest:e}");
 }
 
 fn ids(count: u32) -> Vec<u32> {
