@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod alphabet;
+mod chat;
 mod error;
 mod index;
 mod model;
@@ -15,6 +16,7 @@ mod stream;
 mod tokenizer;
 mod vocab;
 
+pub use chat::{ChatTemplate, LocalTime, RenderInput};
 pub use error::Error;
 pub use special::Special;
 pub use stop::{StopMatcher, Stopped};
