@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import lexicon as words
+from . import lexicon as words, talks
 from .document import Document, Message, assistant, calling, say, tool_answer, user
 
 _SYSTEM = ("You are a helpful assistant.", "You are Woolly Lamb, a small assistant.", "Use a tool when it helps.")
@@ -41,9 +41,13 @@ def make(rng) -> Document:
     """A chat with one or two calls; facts name the first tool and its arguments."""
     messages: list[Message] = [{"role": "system", "content": rng.choice(_SYSTEM)}] if rng.random() < 0.3 else []
     first, key, facts = use(rng)
+    if rng.random() < 0.12:
+        messages += talks.exchange(rng)
     messages += first
     if rng.random() < 0.25:
         messages += use(rng)[0]
+    elif rng.random() < 0.15:
+        messages += talks.exchange(rng)
     return Document("tool", ("tool", *key), messages=messages, tools=offered(rng), facts=facts)
 
 
@@ -68,7 +72,7 @@ _WEATHER_ANSWERS = (
 
 
 def _weather(rng) -> tuple[str, dict, dict, str]:
-    city = words.invented_word(rng).capitalize() if rng.random() < 0.35 else rng.choice(words.CITIES)
+    city = words.invented_word(rng).capitalize() if rng.random() < 0.35 else rng.choice(words.CITIES + words.LONG_CITIES)
     sky, degrees = rng.choice(words.SKIES), rng.randint(-9, 38)
     result = {"sky": sky, "temperature": degrees} if rng.random() < 0.5 else {"city": city, "sky": sky, "temperature": degrees}
     slots = {"city": city, "sky": sky, "degrees": str(degrees)}
@@ -107,6 +111,12 @@ _TIMER_REQUESTS = (
     "[set|start|I need] a {label} timer [for|of] {minutes} minutes.", "remind me of the {label} in {minutes} minutes.", "[can you|could you] [set|start] a timer of {minutes} minutes for the {label}?",
     "the {label} needs {minutes} minutes. [set a timer|start a timer|please set a timer].", "timer for the {label}[, |: ]{minutes} minutes[.|, please.]", "wake me after {minutes} minutes[, |. ]it is for the {label}.",
 )
+# Without a purpose the label is "timer".
+_PLAIN_TIMER_REQUESTS = (
+    "[set|start|please set|I need] a timer [for|of] {minutes} minutes.", "[set|start] a {minutes} minute timer[.|, please.]",
+    "timer[, |: ]{minutes} minutes.", "[can you|could you] [set|start] a timer [for|of] {minutes} minutes?",
+)
+_PLAIN_TIMER_ANSWERS = ("The timer is set to {minutes} minutes.", "I have set a timer of {minutes} minutes.")
 _TIMER_ANSWERS = (
     "The timer for the {label} is set to {minutes} minutes.", "I have set a timer of {minutes} minutes for the {label}.", "Done. The {label} timer will ring in {minutes} minutes.",
 )
@@ -114,7 +124,12 @@ _TIMER_ANSWERS = (
 
 def _timer(rng) -> tuple[str, dict, dict, str]:
     label = words.invented_word(rng) if rng.random() < 0.2 else rng.choice(_LABELS)
+    if rng.random() < 0.12:
+        label = f"{rng.choice(words.COLOURS + words.FOODS)} {label}"
+    requests, answers = _TIMER_REQUESTS, _TIMER_ANSWERS
+    if rng.random() < 0.1:
+        label, requests, answers = "timer", _PLAIN_TIMER_REQUESTS, _PLAIN_TIMER_ANSWERS
     minutes = rng.randint(1, 120)
     slots = {"label": label, "minutes": str(minutes)}
     result = rng.choice(({"status": "started"}, {"ok": True}, {"status": "started", "minutes": minutes}))
-    return say(rng, rng.choice(_TIMER_REQUESTS), **slots), {"minutes": minutes, "label": label}, result, say(rng, rng.choice(_TIMER_ANSWERS), **slots)
+    return say(rng, rng.choice(requests), **slots), {"minutes": minutes, "label": label}, result, say(rng, rng.choice(answers), **slots)

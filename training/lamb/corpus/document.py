@@ -18,6 +18,9 @@ TURN_END = "<|im_end|>"
 CALL_START = "<tool_call>"
 CALL_END = "</tool_call>"
 
+# What ends an answer.
+ENDINGS = (END_OF_TEXT, TURN_END)
+
 # The reader of a prompt need not predict it, but its sentences still teach the language.
 PROMPT_WEIGHT = 0.1
 _HELD_OUT_ONE_IN = 16

@@ -51,6 +51,16 @@ Toronto Boston Chicago Lima Quito Nairobi Lagos Seoul Hanoi Bern Zurich Hamburg 
 Helsinki Stockholm Copenhagen Brussels Amsterdam Budapest Istanbul Moscow Beijing Mumbai Denver Seattle Dallas Havana
 Bristol Leeds Glasgow Lyon Turin Seville Krakow Riga Sofia Tunis Dakar Accra""".split()
 
+LONG_CITIES = ["New York", "Los Angeles", "San Francisco", "Cape Town", "Hong Kong", "Buenos Aires", "Mexico City", "Rio de Janeiro",
+               "Tel Aviv", "Abu Dhabi", "New Delhi", "Las Vegas", "Kuala Lumpur", "Sao Paulo", "Saint Petersburg"]
+
+CAPITALS = dict(
+    pair.split(":") for pair in """France:Paris England:London Italy:Rome Germany:Berlin Norway:Oslo Spain:Madrid Austria:Vienna
+    Portugal:Lisbon Ireland:Dublin Greece:Athens Poland:Warsaw Egypt:Cairo Japan:Tokyo Peru:Lima Kenya:Nairobi Vietnam:Hanoi
+    Switzerland:Bern Finland:Helsinki Sweden:Stockholm Denmark:Copenhagen Belgium:Brussels Hungary:Budapest Russia:Moscow
+    China:Beijing Cuba:Havana Latvia:Riga Bulgaria:Sofia Tunisia:Tunis Senegal:Dakar Ghana:Accra""".split()
+)
+
 TRAITS = """little small young old tiny clever kind quiet brave shy curious gentle cheerful lazy proud lonely busy
 friendly patient hungry sleepy clumsy merry""".split()
 

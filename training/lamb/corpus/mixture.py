@@ -14,14 +14,14 @@ MAKERS = {
 }
 
 # Share of the documents, not of the tokens: stories and tool calls are the longest.
-_SHARES = {"story": 26, "passage": 28, "tool": 14, "json": 16, "talk": 8, "rephrase": 8}
+_SHARES = {"story": 27, "passage": 27, "tool": 14, "json": 16, "talk": 9, "rephrase": 7}
 
 # Kinds that can follow each other in one chat.
 _JOINABLE = ("story", "passage", "json", "rephrase")
 _ATTEMPTS = 1000
 
 
-def document(seed: int, split: str, index: int, kind: str = "", long_share: float = 0.04) -> Document:
+def document(seed: int, split: str, index: int, kind: str = "", long_share: float = 0.06) -> Document:
     """The document with this number: the same for the same arguments.
 
     ``split`` is ``train`` or ``valid``; only combinations of that side are used. ``long_share`` is the share of

@@ -69,6 +69,8 @@ _REQUESTS = (
 
 def make(rng) -> Document:
     """A request with facts and a shape, and the object."""
+    if rng.random() < 0.25:
+        return _of_a_thing(rng)
     name, _ = words.person(rng)
     chosen = rng.sample(list(_FIELDS), rng.choice((1, 2, 2, 3, 3, 4)))
     result: dict[str, Any] = {}
@@ -83,10 +85,33 @@ def make(rng) -> Document:
     if rng.random() < 0.2:
         rng.shuffle(fields)
     answer = {field: name if field == "name" else result[field] for field in fields}
+    return _document(rng, answer, sentences, (name, *sorted(chosen)))
+
+
+# Fields of things, with any word or number as value.
+_THING_FIELDS = """speed weight height price colour kind shape state owner place taste smell sound number width length year page
+month title author level power material name code season brand team winner goal rank flavour""".split()
+_THING_WORDS = words.TRAITS + words.COLOURS + words.OBJECTS + words.ANIMALS + words.SKIES
+
+
+def _of_a_thing(rng) -> Document:
+    """An object about a thing: field names of all sorts, values that have to be copied."""
+    thing = rng.choice(words.OBJECTS + words.ANIMALS + list(words.PLACES))
+    fields = rng.sample(_THING_FIELDS, rng.choice((1, 2, 2, 3, 4)))
+    answer: dict[str, Any] = {}
+    sentences = []
+    for field in fields:
+        value = rng.randint(1, 999) if rng.random() < 0.4 else rng.choice((words.invented_word(rng), rng.choice(_THING_WORDS), rng.choice(_THING_WORDS)))
+        answer[field] = value
+        sentences.append(say(rng, rng.choice(("the {f} of the {t} is {v}.", "the {f} is {v}.", "the {t} has the {f} {v}.", "{f}: {v}.")), f=field, t=thing, v=str(value)))
+    return _document(rng, answer, sentences, (thing, *fields))
+
+
+def _document(rng, answer: dict[str, Any], sentences: list[str], combo: tuple[str, ...]) -> Document:
     request = _request(rng, answer, " ".join(sentences))
     facts = {"types": {field: type(value).__name__ for field, value in answer.items()}, "value": answer}
     messages = [user(request), assistant(json.dumps(answer))]
-    return Document("json", ("json", name, *sorted(chosen)), messages=messages, facts=facts)
+    return Document("json", ("json", *combo), messages=messages, facts=facts)
 
 
 def _told(rng, name: str, value: Any, wording: str) -> str:

@@ -36,7 +36,7 @@ def make(rng) -> Document:
     wish = _wish(rng)
     story = tell(rng, wish)
     combo = ("story", wish.hero, wish.place)
-    facts = {"hero": wish.name if "name" in wish.asked else wish.hero, "place": wish.place}
+    facts = {"asked": wish.asked, "hero": wish.name if "name" in wish.asked else wish.hero, "place": wish.place}
     if rng.random() < 0.25:
         return Document("story-raw", combo, text=story, facts=facts)
     return Document("story", combo, messages=[user(ask(rng, wish)), assistant(story)], facts=facts)
@@ -50,8 +50,9 @@ def _wish(rng) -> Wish:
     if rng.random() < 0.3:
         name = rng.choice(words.GIRLS if pronouns is words.SHE else words.BOYS)
         name = words.invented_word(rng).capitalize() if rng.random() < 0.1 else name
-    asked = {"hero", "place"}
-    for part, chance in (("thing", 0.4), ("mood", 0.35), ("name", 0.6 if name else 0)):
+    given = rng.choices((("hero", "place"), ("hero",), ("place",), ()), weights=(78, 14, 4, 4))[0]
+    asked = set(given)
+    for part, chance in (("thing", 0.4 if given else 0), ("mood", 0.35), ("name", 0.6 if name and "hero" in given else 0)):
         if rng.random() < chance:
             asked.add(part)
     mood = rng.choice(list(words.MOODS)) if "mood" in asked else rng.choice(("happy", "happy", "brave", "calm", "funny"))
@@ -138,39 +139,68 @@ def _laid_out(rng, sentences: list[str]) -> str:
     return "\n\n".join(" ".join(sentences[start : start + third + 1]) for start in range(0, len(sentences), third + 1))
 
 
-_REQUESTS = (
-    "[Tell me|Write|Write me|Make up|Please tell me|Please write|Can you tell me|Could you write|I want|I would like|Give me] "
-    "{a_story} about {who} {where}{with_it}{mark}",
-    "[Tell me|Write|Write me|Make up|Please tell me|Please write|Can you tell me|Could you write|I want|I would like|Give me] "
-    "{a_story} about {who} and {a_place}{with_it}{mark}",
-    "{a_story} about {who} {where}{with_it}[|, please].",
-    "{a_story}: {who}, {a_place}{and_it}.",
-    "[Tell|Write] {a_story} [with|that has] {who}, {a_place}{and_it} in it.",
-    "[Tell me|Write|Please write] {a_story}. [The hero is|It is about|It should be about] {who}, and it [happens|takes place] {where}.{it_too}",
-    "Hero: {who}. Place: {a_place}.{it_line}{mood_line} [Write|Tell] the story.",
-    "[Once more a story|Another story], please: {who} {where}{with_it}.",
-    "What happened to {who} {where}{with_it}?",
+_TELL = (
+    "[Tell me|Tell me|Write|Write me|Make up|Please tell me|Please write|Can you tell me|Could you write|I want|I would like"
+    "|I want to hear|Give me|Tell us|Create|Let me hear|Can you make up|Invent]"
 )
+
+# Wordings by the parts that are asked for.
+_REQUESTS: dict[frozenset[str], tuple[str, ...]] = {
+    frozenset({"hero", "place"}): (
+        _TELL + " {a_story} about {who} {where}{with_it}{mark}",
+        _TELL + " {a_story} about {who} and {a_place}{with_it}{mark}",
+        _TELL + " {a_story} [where|in which] {who} [goes to|visits|comes to|lives near] {a_place}{with_thing}{mark}",
+        _TELL + " {a_story} about {who} who [lives|is|walks|gets lost|plays] {where}{and_has}{mark}",
+        "{a_story} about {who} {where}{with_it}[|, please].", "{a_story} about {who} and {a_place}{and_it}[|, please].",
+        "{a_story}: {who}, {a_place}{and_it}.", "{who}, {a_place}{and_it}: [tell a story|make a story of it|write a story][.|!]",
+        "[Tell|Write] {a_story} [with|that has] {who}, {a_place}{and_it} in it.",
+        "[Tell me|Write|Please write] {a_story}. [The hero is|It is about|It should be about] {who}, and it [happens|takes place] {where}.{it_too}",
+        "Hero: {who}. Place: {a_place}.{it_line}{mood_line} [Write|Tell] the story.",
+        "[Once more a story|Another story], please: {who} {where}{with_it}.", "What happened to {who} {where}{with_it}?",
+        "[Do you know|Have you got] {a_story} about {who} and {a_place}{and_it}?",
+    ),
+    frozenset({"hero"}): (
+        _TELL + " {a_story} about {who}{with_it}{mark}", "{a_story} about {who}{with_it}[|, please].",
+        "[Do you know|Have you got] {a_story} about {who}{with_it}?", "[Tell me|Write] something about {who}{with_it}{mark}",
+        "What did {who} do?", "[Another|Another story|One more story] about {who}{with_it}[, please|].",
+    ),
+    frozenset({"place"}): (
+        _TELL + " {a_story} about {a_place}{with_it}{mark}", _TELL + " {a_story} that [happens|takes place] {where}{mark}",
+        "[What happened|Tell me what happened] {where}?",
+    ),
+    frozenset(): (
+        _TELL + " {a_story}{mark}", "{a_story}, please.", "[Another story|One more story|Another one|One more], please[.|!]",
+        "[Do you know|Have you got] {a_story}?",
+    ),
+}
 
 
 def ask(rng, wish: Wish) -> str:
-    """A request for the story in free wording; asks in small letters and without a full stop now and then."""
-    thing = "thing" in wish.asked
-    mood = rng.choice(words.MOODS[wish.mood]) if "mood" in wish.asked else ""
-    template = rng.choice(_REQUESTS)
-    who = _introduced(rng, wish.hero, wish.name) if "name" in wish.asked else words.article(wish.hero)
-    preposition = words.PLACES.get(wish.place, "in") if rng.random() < 0.8 else rng.choice(("near", "at"))
-    where = f"{preposition} {rng.choice(('the ' + wish.place, words.article(wish.place)))}"
-    a_thing = words.article(wish.thing)
-    short = rng.choice(("", "", "short ", "little "))
-    text = say(
-        rng, template, who=who, where=where, a_place=words.article(wish.place),
-        a_story=words.article(f"{short}{mood} {rng.choice(('story', 'story', 'story', 'tale'))}".lstrip()),
-        with_it=rng.choice((f" with {a_thing}", f" who finds {a_thing}", f" and {a_thing}")) if thing else "",
-        and_it=f" and {a_thing}" if thing else "", it_too=f" There is {a_thing} in it too." if thing else "",
-        it_line=f" Object: {a_thing}." if thing else "", mood_line=f" Mood: {mood}." if mood else "",
-        mark=rng.choice((".", ".", "", "!", ", please.")),
-    )
+    """A request for the story in free wording; in small letters now and then."""
+    template = rng.choice(_REQUESTS[wish.asked & {"hero", "place"}])
+    text = say(rng, template, **_request_slots(rng, wish, "Hero:" in template))
     if text.startswith(("Can you", "Could you")):
         text = text.rstrip(".!") + "?"
     return text.lower() if rng.random() < 0.08 and "name" not in wish.asked else text
+
+
+def _request_slots(rng, wish: Wish, mood_apart: bool) -> dict[str, str]:
+    thing = "thing" in wish.asked
+    a_thing = words.article(wish.thing)
+    mood = rng.choice(words.MOODS[wish.mood]) if "mood" in wish.asked else ""
+    preposition = words.PLACES.get(wish.place, "in") if rng.random() < 0.8 else rng.choice(("near", "at"))
+    sort = f"{rng.choice(('', '', '', 'short ', 'little ', 'bedtime ', 'new '))}{'' if mood_apart else mood} {rng.choice(('story', 'story', 'story', 'tale'))}"
+    return {
+        "who": _introduced(rng, wish.hero, wish.name) if "name" in wish.asked else words.article(wish.hero),
+        "where": f"{preposition} {rng.choice(('the ' + wish.place, words.article(wish.place)))}",
+        "a_place": words.article(wish.place),
+        "a_story": words.article(" ".join(sort.split())),
+        "with_it": rng.choice((f" with {a_thing}", f" who finds {a_thing}", f" and {a_thing}")) if thing else "",
+        "with_thing": f" with {a_thing}" if thing else "",
+        "and_it": f" and {a_thing}" if thing else "",
+        "and_has": f" and has {a_thing}" if thing else "",
+        "it_too": f" There is {a_thing} in it too." if thing else "",
+        "it_line": f" Object: {a_thing}." if thing else "",
+        "mood_line": f" Mood: {mood}." if mood else "",
+        "mark": rng.choice((".", ".", "", "!", ", please.")),
+    }

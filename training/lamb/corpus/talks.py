@@ -41,7 +41,19 @@ _KNOWLEDGE: tuple[Turn, ...] = (
     ("what comes after Friday?", "Saturday comes after Friday."), ("what is a young sheep called?", "A young sheep is called a lamb."), ("what is a young cat called?", "A young cat is called a kitten."),
     ("what is a young dog called?", "A young dog is called a puppy."), ("what do we get from sheep?", "We get wool from sheep."), ("when do stars shine?", "Stars shine at night."),
     ("what is ice made of?", "Ice is made of water."), ("what falls in winter?", "Snow falls in winter."), ("what is the opposite of {one}?", "The opposite of {one} is {two}."),
+    ("what is the capital of {country}?", "The capital of {country} is {capital}."), ("which country has the capital {capital}?", "{capital} is the capital of {country}."),
     ("what is {a} plus {b}?", "{a} plus {b} is {c}."), ("how much is {a} plus {b}?", "{a} plus {b} is {c}."), ("what is {a} + {b}?", "{a} + {b} = {c}."),
+)
+
+# What it can not do, said openly.
+_BEYOND: tuple[Turn, ...] = (
+    ("[write|can you write] [a program|some code|a Python script|a poem|an essay|a letter to my bank][.|, please.|?]", "I am sorry, that is too hard for me. I am only a small model."),
+    ("[who won|who will win] the [world cup|election|match|game|war][?| yesterday?]", "I am sorry, I do not know that. I am only a small model."),
+    ("[explain|what is|tell me about] [physics|chemistry|history|economics|philosophy|politics|quantum physics|the theory of relativity|photosynthesis|inflation][.|?|, please.]", "I am sorry, I do not know enough about that. I am only a small model."),
+    ("[who is|who was] [the president|the king|Albert Einstein|Napoleon|Shakespeare|Mozart|the prime minister|{name}]?", "I am sorry, I do not know that. I am only a small model."),
+    ("[translate|can you translate] [this|it|hello|good morning|the text] [to|into] [French|German|Spanish|Chinese][.|?]", "I am sorry, I only know a little English."),
+    ("[what time is it|what is the time|what day is it|what is the date][?| now?| today?]", "I am sorry, I can not see a clock or a calendar."),
+    ("[what is the news|what happened in the world|how is the stock market][?| today?]", "I am sorry, I do not know that. I am only a small model."),
 )
 
 _OPPOSITES = "big small,hot cold,old young,happy sad,fast slow,good bad,up down,day night,open closed,loud quiet,full empty,long short,wet dry,light dark,hard soft,early late,rich poor,left right".split(",")
@@ -87,15 +99,28 @@ def make(rng) -> Document:
         turns.append(rng.choice(_KNOWLEDGE))
     if rng.random() < 0.5:
         turns.append(rng.choice(_FEELINGS))
+    if rng.random() < 0.15:
+        turns.append(rng.choice(_BEYOND))
     questions = [(rng.choice(question.split("|")), answer) for _, _, question, answer in remembered]
     rng.shuffle(questions)
     turns += questions
     if rng.random() < 0.4 or not turns:
         turns.append(rng.choice(_ENDS))
     messages: list[Message] = [{"role": "system", "content": rng.choice(_SYSTEM)}] if rng.random() < 0.25 else []
-    for said, reply in turns:
-        messages += [user(_said(rng, say(rng, said, **slots))), assistant(say(rng, reply, **slots))]
+    for turn in turns:
+        messages += _exchanged(rng, turn, slots)
     return Document("talk", ("talk", slots["name"], slots["thing"]), messages=messages)
+
+
+def exchange(rng) -> list[Message]:
+    """One question or remark and its reply, to be put among other things."""
+    turn = rng.choice(rng.choice((_GREETINGS, _ABOUT, _FEELINGS, _ENDS, _BEYOND)))
+    return _exchanged(rng, turn, _slots(rng))
+
+
+def _exchanged(rng, turn: Turn, slots: dict[str, str]) -> list[Message]:
+    said, reply = turn
+    return [user(_said(rng, say(rng, said, **slots))), assistant(say(rng, reply, **slots))]
 
 
 def _said(rng, text: str) -> str:
@@ -111,8 +136,9 @@ def _slots(rng) -> dict[str, str]:
     one, two = rng.sample(rng.choice(_OPPOSITES).split(), 2)
     a, b = rng.randint(0, 12), rng.randint(0, 10)
     petname = words.invented_word(rng).capitalize() if rng.random() < 0.4 else rng.choice("Bella Rex Coco Luna Mimi Bobo Fluffy Spot Toby".split())
+    country, capital = rng.choice(list(words.CAPITALS.items()))
     return {
-        "name": name, "name2": name2, "colour": rng.choice(words.COLOURS), "city": rng.choice(words.CITIES), "thing": rng.choice(words.OBJECTS),
+        "country": country, "capital": capital, "name": name, "name2": name2, "colour": rng.choice(words.COLOURS), "city": rng.choice(words.CITIES), "thing": rng.choice(words.OBJECTS),
         "pet": rng.choice("dog cat pony rabbit hamster parrot goat".split()), "petname": petname, "foods": words.plural(rng.choice(words.FOODS)),
         "food": words.article(rng.choice(words.FOODS)), "age": str(rng.randint(4, 90)), "at": f"{words.PLACES[place]} the {place}",
         "hobby": rng.choice(words.HOBBIES), "one": one, "two": two, "a": str(a), "b": str(b), "c": str(a + b),
