@@ -3,12 +3,20 @@
 //! [`isa`] says what the processor can do, [`kernels`] computes, [`pool`] spreads the work, [`buffer`] holds results.
 //! Nothing here knows files, architectures or token ids.
 
+mod backend;
 pub mod buffer;
+mod cache;
 pub mod isa;
 pub mod kernels;
 pub mod pool;
+mod tensor;
 #[cfg(test)]
 mod test_data;
 pub mod topology;
+mod weight;
 
+pub use backend::{Cpu, CpuError, CpuOptions};
+pub use cache::CpuCache;
+pub use tensor::CpuTensor;
 pub use topology::default_threads;
+pub use weight::CpuWeight;

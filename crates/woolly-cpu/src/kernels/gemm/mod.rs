@@ -16,7 +16,7 @@ use crate::isa::Level;
 use crate::kernels::gemv::Rows;
 use crate::kernels::simd::{self, TileKernel, TileSimd};
 
-pub(crate) use pack::{Packed, Source, TILE, Writer};
+pub(crate) use pack::{Packed, Source, TILE};
 pub(crate) use panel::Panel;
 use tile::IntTile;
 use unpack::{Form, PIECE};

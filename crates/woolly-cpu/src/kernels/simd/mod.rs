@@ -130,7 +130,7 @@ fn run_avx2<K: TileKernel>(token: crate::isa::Avx2, kernel: K) -> K::Output {
 /// The `x` below which `eˣ` is taken to be zero: the result would be subnormal.
 const SMALLEST: f32 = -87.336_54;
 
-/// Returns `eˣ` with a relative error below 2⁻²¹; 0 below -87.3 and `e⁸⁸` above 88.
+/// Returns `eˣ` with a relative error below 2⁻²¹; 0 below -87.3, `e⁸⁸` above 88, NaN for NaN.
 ///
 /// Reduces to `2ⁿ · eʳ` with |r| ≤ ln 2 / 2 and takes the Taylor series to r⁷, whose remainder is below 2⁻²⁷.
 #[inline(always)]
@@ -138,7 +138,8 @@ pub(crate) fn exp<S: TileSimd>(s: S, x: S::F) -> S::F {
     // The high part has few bits, so that its products with n are exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    let clamped = s.min(s.max(x, s.splat(SMALLEST)), s.splat(88.0));
+    // With the bounds first, a NaN passes through.
+    let clamped = s.min(s.splat(88.0), s.max(s.splat(SMALLEST), x));
     let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
     let r = s.mul_add(n, s.splat(-LN2_HIGH), clamped);
     let r = s.mul_add(n, s.splat(-LN2_LOW), r);
@@ -153,7 +154,7 @@ pub(crate) fn exp<S: TileSimd>(s: S, x: S::F) -> S::F {
 #[inline(always)]
 pub(crate) fn tanh<S: TileSimd>(s: S, x: S::F) -> S::F {
     let one = s.splat(1.0);
-    let bounded = s.min(s.max(x, s.splat(-20.0)), s.splat(20.0));
+    let bounded = s.min(s.splat(20.0), s.max(s.splat(-20.0), x));
     let e = exp(s, s.add(bounded, bounded));
     s.div(s.sub(e, one), s.add(e, one))
 }
@@ -187,6 +188,9 @@ mod tests {
                 let bound = exact * 2.0_f64.powi(-21);
                 assert!((f64::from(y) - exact).abs() <= bound, "{level:?} exp({x}) = {y}, not {exact}");
             }
+            let mut extremes = [f32::NAN, f32::NEG_INFINITY, f32::INFINITY];
+            dispatch(level, Exp(&mut extremes));
+            assert!(extremes[0].is_nan() && extremes[1] == 0.0 && extremes[2] > 1e38, "{level:?} {extremes:?}");
         }
     }
 

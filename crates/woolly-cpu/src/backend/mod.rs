@@ -1,0 +1,314 @@
+//! The operations of [`woolly_tensor::Backend`] on this machine's processor.
+//!
+//! Shapes are checked here, in safe code, before any kernel runs. Operations run at once and one at a time: scratch is
+//! shared, made for the sizes seen so far, and grows only when a larger batch or model comes along.
+
+mod attention;
+mod experts;
+mod linear;
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use woolly_tensor::{Activation, Attention, Backend, BackendError, CacheSpec, Experts, Norm, Projection, WeightSource};
+
+use crate::cache::CpuCache;
+use crate::isa::{self, IsaError, Level};
+use crate::kernels::attention::State;
+use crate::kernels::disjoint::Disjoint;
+use crate::kernels::gemm::Panel;
+use crate::kernels::norm::rms_norm;
+use crate::pool::ThreadPool;
+use crate::tensor::CpuTensor;
+use crate::weight::{self, CpuWeight};
+
+/// Rows that an operation spreads over threads instead of computing them on the calling one.
+const MANY_ROWS: usize = 8;
+
+/// How to use the processor; the default is all of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuOptions {
+    /// Number of threads; [`crate::default_threads`] when absent.
+    pub threads: Option<usize>,
+    /// Instruction set; [`crate::isa::detect`] when absent.
+    pub level: Option<Level>,
+    /// Whether each thread is bound to a processor.
+    pub pin: bool,
+}
+
+/// Why the processor cannot be used as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CpuError {
+    /// The environment names an instruction set that is not available.
+    #[error(transparent)]
+    Isa(#[from] IsaError),
+    /// The instruction set asked for is not available.
+    #[error("instruction set {} asked for, but this processor offers no more than {}", wanted.name(), best.name())]
+    Level {
+        /// The level asked for.
+        wanted: Level,
+        /// The best level of this processor.
+        best: Level,
+    },
+    /// The system refused a thread.
+    #[error("cannot start {threads} threads: {source}; ask for fewer")]
+    Threads {
+        /// Number of threads asked for.
+        threads: usize,
+        /// The system's words.
+        source: io::Error,
+    },
+}
+
+/// The processor, as a backend.
+#[derive(Debug)]
+pub struct Cpu {
+    level: Level,
+    pool: ThreadPool,
+    shared: Mutex<Shared>,
+    lanes: Box<[Mutex<Lane>]>,
+}
+
+/// Scratch of the operation in progress.
+#[derive(Debug, Default)]
+struct Shared {
+    linear: linear::Scratch,
+    attention: attention::Scratch,
+    experts: experts::Scratch,
+}
+
+/// Scratch of one thread.
+struct Lane {
+    panel: Box<Panel>,
+    /// Results of a strip: `[rows][strip rows]`, of two weights for gated operations.
+    strips: [Vec<f32>; 2],
+    row: Vec<f32>,
+    attention: State,
+    queries: Vec<f32>,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").finish_non_exhaustive()
+    }
+}
+
+impl Lane {
+    fn new() -> Self {
+        let (attention, queries) = (State::new(128), Vec::new());
+        Self { panel: Panel::new(), strips: [Vec::new(), Vec::new()], row: Vec::new(), attention, queries }
+    }
+}
+
+impl Cpu {
+    /// Starts the threads and allocates their scratch.
+    ///
+    /// # Errors
+    /// [`CpuError`] when the instruction set is not available or a thread cannot be started.
+    pub fn new(options: CpuOptions) -> Result<Self, CpuError> {
+        let best = Level::best();
+        let level = match options.level {
+            None => isa::detect()?,
+            Some(wanted) if wanted > best => return Err(CpuError::Level { wanted, best }),
+            Some(level) => level,
+        };
+        let threads = options.threads.unwrap_or_else(crate::default_threads).max(1);
+        let pool = ThreadPool::new(threads, options.pin).map_err(|source| CpuError::Threads { threads, source })?;
+        let lanes = (0..threads).map(|_| Mutex::new(Lane::new())).collect();
+        Ok(Self { level, pool, shared: Mutex::default(), lanes })
+    }
+
+    /// Returns the instruction set in use.
+    pub fn level(&self) -> Level {
+        self.level
+    }
+
+    /// Returns the number of threads in use.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+
+    fn lane(&self, thread: usize) -> MutexGuard<'_, Lane> {
+        lock(&self.lanes[thread])
+    }
+
+    /// Calls `each(row, out row)` for all rows of `out`, on several threads when there are many.
+    fn each_row(&self, columns: usize, out: &mut [f32], each: &(dyn Fn(usize, &mut [f32]) + Sync)) {
+        let rows = out.len() / columns.max(1);
+        let chunk = if rows <= MANY_ROWS { rows } else { rows.div_ceil(4 * self.threads()) };
+        let out = Disjoint::new(out);
+        self.pool.chunks(rows, chunk, &|range| {
+            for row in range {
+                // SAFETY: every row is in one chunk only, and rows do not overlap.
+                each(row, unsafe { out.slice(row * columns..(row + 1) * columns) });
+            }
+        });
+    }
+}
+
+/// Locks scratch; what a panic left in it is overwritten before it is read.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A normalisation whose weight fits: values and ε.
+type NormVector<'a> = (&'a [f32], f32);
+
+fn norm_vector<'a>(
+    op: &'static str,
+    norm: Option<Norm<'a, Cpu>>,
+    columns: usize,
+) -> Result<Option<NormVector<'a>>, BackendError> {
+    let Some(norm) = norm else { return Ok(None) };
+    Ok(Some((norm.weight.vector(op, "norm weight length", columns)?, norm.epsilon)))
+}
+
+impl Backend for Cpu {
+    type Tensor = CpuTensor;
+    type Weight = CpuWeight;
+    type Cache = CpuCache;
+
+    fn describe(&self) -> String {
+        let threads = self.threads();
+        format!("cpu ({}, {threads} thread{})", self.level.name(), if threads == 1 { "" } else { "s" })
+    }
+
+    fn tensor(&self, max_rows: usize, columns: usize) -> Result<CpuTensor, BackendError> {
+        CpuTensor::new(max_rows, columns)
+    }
+
+    fn resize(&self, tensor: &mut CpuTensor, rows: usize) -> Result<(), BackendError> {
+        tensor.set_rows("resize", rows)
+    }
+
+    fn write(&self, tensor: &mut CpuTensor, values: &[f32]) -> Result<(), BackendError> {
+        let rows = values.len() / tensor.columns().max(1);
+        BackendError::expect_size("write", "values", values.len(), rows * tensor.columns())?;
+        tensor.set_rows("write", rows)?;
+        tensor.values_mut().copy_from_slice(values);
+        Ok(())
+    }
+
+    fn read(&self, tensor: &CpuTensor, out: &mut [f32]) -> Result<(), BackendError> {
+        BackendError::expect_size("read", "destination", out.len(), tensor.values().len())?;
+        out.copy_from_slice(tensor.values());
+        Ok(())
+    }
+
+    fn weight(&self, source: WeightSource) -> Result<CpuWeight, BackendError> {
+        CpuWeight::new(source)
+    }
+
+    fn cache(&self, spec: &CacheSpec) -> Result<CpuCache, BackendError> {
+        CpuCache::new(spec)
+    }
+
+    fn embed(&self, table: &CpuWeight, ids: &[u32], scale: f32, out: &mut CpuTensor) -> Result<(), BackendError> {
+        BackendError::expect_size("embed", "output columns", out.columns(), table.columns())?;
+        let rows = table.matrix(0)?;
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= rows.rows) {
+            return Err(BackendError::OutOfRange { op: "embed", what: "token id", index: id as usize, len: rows.rows });
+        }
+        out.set_rows("embed", ids.len())?;
+        let row_bytes = rows.bytes.len() / rows.rows.max(1);
+        let failure = Mutex::new(None);
+        self.each_row(out.columns(), out.values_mut(), &|row, to| {
+            let blocks = &rows.bytes[ids[row] as usize * row_bytes..][..row_bytes];
+            match weight::decode(rows.ty, blocks, to) {
+                Ok(()) => to.iter_mut().for_each(|x| *x *= scale),
+                Err(error) => *lock(&failure) = Some(error),
+            }
+        });
+        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn norm(&self, x: &CpuTensor, norm: Norm<'_, Self>, out: &mut CpuTensor) -> Result<(), BackendError> {
+        BackendError::expect_size("norm", "output columns", out.columns(), x.columns())?;
+        let weight = norm.weight.vector("norm", "norm weight length", x.columns())?;
+        out.set_rows("norm", x.rows())?;
+        self.each_row(x.columns(), out.values_mut(), &|row, to| {
+            rms_norm(self.level, x.row(row), weight, norm.epsilon, to);
+        });
+        Ok(())
+    }
+
+    fn project(
+        &self,
+        x: &CpuTensor,
+        norm: Option<Norm<'_, Self>>,
+        projections: &mut [Projection<'_, Self>],
+    ) -> Result<(), BackendError> {
+        linear::project(self, x, norm, projections)
+    }
+
+    fn gated(
+        &self,
+        x: &CpuTensor,
+        norm: Option<Norm<'_, Self>>,
+        gate: &CpuWeight,
+        up: &CpuWeight,
+        activation: Activation,
+        out: &mut CpuTensor,
+    ) -> Result<(), BackendError> {
+        linear::gated(self, x, norm, [gate, up], activation, out)
+    }
+
+    fn attention(
+        &self,
+        args: Attention<'_, Self>,
+        cache: &mut CpuCache,
+        out: &mut CpuTensor,
+    ) -> Result<(), BackendError> {
+        attention::attend(self, args, cache, out)
+    }
+
+    fn experts(
+        &self,
+        x: &CpuTensor,
+        norm: Option<Norm<'_, Self>>,
+        experts: &Experts<'_, Self>,
+        out: &mut CpuTensor,
+    ) -> Result<(), BackendError> {
+        experts::add(self, x, norm, experts, out)
+    }
+
+    fn gather(&self, x: &CpuTensor, rows: &[u32], out: &mut CpuTensor) -> Result<(), BackendError> {
+        BackendError::expect_size("gather", "output columns", out.columns(), x.columns())?;
+        if let Some(&row) = rows.iter().find(|&&row| row as usize >= x.rows()) {
+            return Err(BackendError::OutOfRange { op: "gather", what: "row", index: row as usize, len: x.rows() });
+        }
+        out.set_rows("gather", rows.len())?;
+        for (to, &from) in out.values_mut().chunks_exact_mut(x.columns().max(1)).zip(rows) {
+            to.copy_from_slice(x.row(from as usize));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use woolly_tensor::conformance::Tolerance;
+
+    use super::*;
+
+    /// Returns a backend of this level, or of the best one where the processor lacks it.
+    fn at(level: Level) -> Cpu {
+        Cpu::new(CpuOptions { threads: Some(2), level: Some(level.min(Level::best())), pin: false }).unwrap()
+    }
+
+    woolly_tensor::conformance!(scalar, at(Level::Scalar), Tolerance::INT8);
+    woolly_tensor::conformance!(avx2, at(Level::Avx2), Tolerance::INT8);
+    woolly_tensor::conformance!(avx512, at(Level::Avx512), Tolerance::INT8);
+
+    #[test]
+    fn the_description_says_what_is_used() {
+        let cpu = Cpu::new(CpuOptions { threads: Some(1), level: Some(Level::Scalar), pin: false }).unwrap();
+        assert_eq!(cpu.describe(), "cpu (scalar, 1 thread)");
+        assert!(at(Level::Scalar).describe().ends_with("2 threads)"));
+    }
+}
