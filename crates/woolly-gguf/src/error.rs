@@ -107,7 +107,7 @@ pub enum Error {
     /// A metadata entry is invalid.
     #[error("metadata key {key:?}{}: {fault}{}", At(*offset), Remedy(*offset, DAMAGED))]
     Key {
-        /// The key, shortened if it is very long.
+        /// The key, shortened if it is very long; `#3` for the key of the fourth entry if it cannot be read.
         key: String,
         /// Where the offending field lies, from the start of the file; `None` when writing.
         offset: Option<u64>,
@@ -117,7 +117,7 @@ pub enum Error {
     /// A tensor's description is invalid.
     #[error("tensor {name:?}{}: {fault}{}", At(*offset), Remedy(*offset, fault.remedy()))]
     Tensor {
-        /// The tensor's name, shortened if it is very long.
+        /// The tensor's name, shortened if it is very long; `#3` for the fourth tensor if its name cannot be read.
         name: String,
         /// Where its description begins, from the start of the file; `None` when writing.
         offset: Option<u64>,
@@ -374,10 +374,14 @@ pub enum SplitFault {
         expected: u64,
     },
     /// A part's metadata contradicts the first part's.
-    #[error("key {key:?} differs from the first part's: the parts belong to different models, download them again")]
+    #[error(
+        "key {key:?} of part {part} differs from the first part's: the parts belong to different models, download them again"
+    )]
     Mixed {
         /// The key.
         key: String,
+        /// The part that differs from the first, counted from 1.
+        part: usize,
     },
     /// The parts hold fewer or more tensors than announced.
     #[error(

@@ -194,7 +194,7 @@ impl LoaderBuilder {
             None => vec![named],
             Some(place) => open_all(path, place, named, access)?,
         };
-        let loader = GGUFLoader::join(opened)?;
+        let loader = GGUFLoader::join(opened).map_err(Error::in_file(path))?;
         self.populate(&loader);
         Ok(loader)
     }

@@ -9,7 +9,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use memmap2::Mmap;
 
@@ -60,7 +60,7 @@ pub(crate) fn read_file(file: &File, length: usize, aligned: bool) -> io::Result
     if aligned {
         let mut region = linux::Region::anonymous(length)?;
         read_in_two(file, region.as_mut())?;
-        return Ok(SharedBytes::from_owner(Arc::new(region)));
+        return Ok(SharedBytes::from_owner(std::sync::Arc::new(region)));
     }
     #[cfg(not(target_os = "linux"))]
     let _ = aligned;
@@ -319,6 +319,7 @@ mod linux {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::sync::Arc;
 
     use super::*;
 

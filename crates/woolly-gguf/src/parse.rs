@@ -108,7 +108,7 @@ fn read_metadata(cursor: &mut Cursor<'_>, count: u64) -> Result<Metadata, Error>
 fn read_key<'a>(cursor: &mut Cursor<'a>, number: u64) -> Result<&'a str, Error> {
     let offset = cursor.offset();
     let length = cursor.length(Field::Key(number))?;
-    check_key_length(length).map_err(|fault| Error::key(&format!("number {number}"), Some(offset), fault))?;
+    check_key_length(length).map_err(|fault| Error::key(&format!("#{number}"), Some(offset), fault))?;
     cursor.text(length, Field::Key(number))
 }
 
@@ -225,7 +225,7 @@ fn read_descriptions<'a>(cursor: &mut Cursor<'a>, count: u64) -> Result<Vec<Desc
 fn read_description<'a>(cursor: &mut Cursor<'a>, number: u64) -> Result<Described<'a>, Error> {
     let described_at = cursor.offset();
     let length = cursor.length(Field::TensorName(number))?;
-    check_name_length(length).map_err(|fault| Error::tensor(&format!("number {number}"), Some(described_at), fault))?;
+    check_name_length(length).map_err(|fault| Error::tensor(&format!("#{number}"), Some(described_at), fault))?;
     let name = cursor.text(length, Field::TensorName(number))?;
     let fault = |fault| Error::tensor(name, Some(described_at), fault);
     let dims = read_dims(cursor, name)?.map_err(fault)?;

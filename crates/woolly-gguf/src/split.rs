@@ -77,7 +77,7 @@ pub(crate) fn join(parts: Vec<Parsed>) -> Result<Parsed, Error> {
     let mut parts = parts.into_iter();
     let mut whole = parts.next().ok_or(Error::NoContent)?;
     for (no, part) in parts.enumerate() {
-        join_metadata(&mut whole.metadata, &part.metadata)?;
+        join_metadata(&mut whole.metadata, &part.metadata).map_err(|key| mixed(key, no + 2))?;
         whole.tensors.extend(part.tensors.into_iter().map(|tensor| crate::TensorInfo { part: no + 1, ..tensor }));
     }
     check_tensor_count(&whole)?;
@@ -85,15 +85,20 @@ pub(crate) fn join(parts: Vec<Parsed>) -> Result<Parsed, Error> {
 }
 
 /// Takes over what the first part does not have; what both have must agree, except for what belongs to each file.
-fn join_metadata(whole: &mut Metadata, part: &Metadata) -> Result<(), Error> {
+/// An error is the key in which they differ.
+fn join_metadata(whole: &mut Metadata, part: &Metadata) -> Result<(), String> {
     for (key, value) in part.iter().filter(|(key, _)| *key != NO_KEY && *key != ALIGNMENT_KEY) {
         match whole.get(key) {
             None => drop(whole.insert(key, value.clone())),
             Some(first) if first == value => {}
-            Some(_) => return Err(Error::Split(SplitFault::Mixed { key: key.to_owned() })),
+            Some(_) => return Err(key.to_owned()),
         }
     }
     Ok(())
+}
+
+fn mixed(key: String, part: usize) -> Error {
+    Error::Split(SplitFault::Mixed { key, part })
 }
 
 fn check_tensor_count(whole: &Parsed) -> Result<(), Error> {

@@ -229,10 +229,10 @@ fn parts_of_different_models_are_noticed() {
         writer
     };
     part(5).tensor("b.weight", &[1], TensorType::I8, [1]).write_file(&paths[1]).expect("written");
-    assert_eq!(split_fault(&paths[0]), SplitFault::Mixed { key: "split.tensors.count".into() });
+    assert_eq!(split_fault(&paths[0]), SplitFault::Mixed { key: "split.tensors.count".into(), part: 2 });
 
     part(3).set("general.architecture", "gemma").write_file(&paths[1]).expect("written");
-    assert_eq!(split_fault(&paths[0]), SplitFault::Mixed { key: "general.architecture".into() });
+    assert_eq!(split_fault(&paths[0]), SplitFault::Mixed { key: "general.architecture".into(), part: 2 });
 
     part(3).write_file(&paths[1]).expect("written");
     assert_eq!(split_fault(&paths[0]), SplitFault::TensorCount { found: 2, expected: 3 });
