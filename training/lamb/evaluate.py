@@ -120,7 +120,7 @@ def validation_loss(path: Path, documents: int = 400) -> float:
     total = weight = 0.0
     for made in islice(mixture.stream(_SEED, "valid"), documents):
         item = encode(tokenizer, made)
-        item.weights = [float(own == 1.0) for own in item.weights]
+        item.weights = [float(own >= 1.0) for own in item.weights]
         batch = collate([item], torch.device("cpu"))
         logits = model(batch.ids).logits[0]
         losses = torch.nn.functional.cross_entropy(logits, batch.targets[0], reduction="none")

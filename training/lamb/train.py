@@ -97,7 +97,7 @@ def validation_batches(tokenizer: Tokenizer, seed: int, device: torch.device) ->
     encoded = []
     for document in islice(mixture.stream(seed, "valid"), _VALIDATION_DOCUMENTS):
         item = encode(tokenizer, document)
-        item.weights = [float(weight == 1.0) for weight in item.weights]
+        item.weights = [float(weight >= 1.0) for weight in item.weights]
         encoded.append(item)
     encoded.sort(key=lambda item: len(item.ids))
     return [

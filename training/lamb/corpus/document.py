@@ -23,6 +23,8 @@ ENDINGS = (END_OF_TEXT, TURN_END)
 
 # The reader of a prompt need not predict it, but its sentences still teach the language.
 PROMPT_WEIGHT = 0.1
+# Short answers that have to be copied or computed would drown among the many tokens of the stories.
+_ANSWER_WEIGHTS = {"passage": 3.0, "json": 2.0, "tool": 2.0, "rephrase": 2.0, "talk": 1.5, "long": 1.5}
 _HELD_OUT_ONE_IN = 16
 
 Message = dict[str, Any]
@@ -48,7 +50,7 @@ class Document:
         """The text in pieces, each with the weight of its tokens in the loss."""
         if self.text:
             return [(self.text + END_OF_TEXT, 1.0)]
-        return chat_segments(self.messages, self.tools)
+        return chat_segments(self.messages, self.tools, _ANSWER_WEIGHTS.get(self.kind, 1.0))
 
     def rendered(self) -> str:
         """The whole text as the model sees it."""
@@ -81,8 +83,8 @@ def tool_answer(result: Any) -> Message:
     return {"role": "tool", "content": json.dumps(result, ensure_ascii=False)}
 
 
-def chat_segments(messages: list[Message], tools: list[dict[str, Any]]) -> list[Segment]:
-    """Renders a chat; only what the model itself says carries full weight."""
+def chat_segments(messages: list[Message], tools: list[dict[str, Any]], answer_weight: float = 1.0) -> list[Segment]:
+    """Renders a chat; what the model itself says carries its full weight, the rest little."""
     segments: list[Segment] = []
     rest = messages
     system = _system_text(messages, tools)
@@ -93,7 +95,7 @@ def chat_segments(messages: list[Message], tools: list[dict[str, Any]]) -> list[
         head = f"{TURN_START}{message['role']}\n"
         body = message["content"] + "".join(_call_text(call) for call in message.get("tool_calls", []))
         if message["role"] == "assistant":
-            segments += [(head, PROMPT_WEIGHT), (body + TURN_END, 1.0), ("\n", PROMPT_WEIGHT)]
+            segments += [(head, PROMPT_WEIGHT), (body + TURN_END, answer_weight), ("\n", PROMPT_WEIGHT)]
         else:
             segments.append((f"{head}{body}{TURN_END}\n", PROMPT_WEIGHT))
     return segments
