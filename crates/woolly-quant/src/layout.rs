@@ -53,6 +53,13 @@ pub(crate) fn pack_nibbles(codes: &[u8; 32]) -> [u8; 16] {
     std::array::from_fn(|i| codes[i] | codes[i + 16] << 4)
 }
 
+/// Packs codes below 16, two to a byte, the first in the low half.
+#[inline(always)]
+pub(crate) fn pack_pairs<const N: usize, const HALF: usize>(codes: &[u8; N]) -> [u8; HALF] {
+    const { assert!(2 * HALF == N, "two codes make a byte") };
+    std::array::from_fn(|i| codes[2 * i] | codes[2 * i + 1] << 4)
+}
+
 /// Unpacks 32 codes of 5 bits: a bit of a `u32` for each element, then the codes' lower halves as [`nibbles`].
 #[inline(always)]
 pub(crate) fn five_bits(packed: &[u8; 20]) -> [u8; 32] {

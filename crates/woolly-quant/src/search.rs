@@ -10,6 +10,7 @@
 //! Everything is exact about the error it minimises, never about the minimum: that would be exponential.
 
 pub(crate) mod affine;
+pub(crate) mod codewords;
 pub(crate) mod symmetric;
 
 use crate::half::{f16_to_f32, f32_to_f16};

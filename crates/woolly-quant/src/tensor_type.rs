@@ -124,19 +124,19 @@ formats! {
     /// 8 bits, a binary32 scale per 256 elements and sums of 16 quants; meant for activations.
     Q8_K = 15: 256 in 292, q8_k encodes F32_SCALE;
     /// 2.06 bits: 8-element codewords of a 256-entry grid with signs, 4-bit scales per 32 elements.
-    IQ2_XXS = 16: 256 in 66, iq2_xxs;
+    IQ2_XXS = 16: 256 in 66, iq2_xxs encodes F16_SCALE;
     /// 2.31 bits: 8-element codewords of a 512-entry grid with signs, 4-bit scales per 16 elements.
-    IQ2_XS = 17: 256 in 74, iq2_xs;
+    IQ2_XS = 17: 256 in 74, iq2_xs encodes F16_SCALE;
     /// 3.06 bits: 4-element codewords of a 256-entry grid with signs, 4-bit scales per 32 elements.
-    IQ3_XXS = 18: 256 in 98, iq3_xxs;
+    IQ3_XXS = 18: 256 in 98, iq3_xxs encodes F16_SCALE;
     /// 1.56 bits: ternary 8-element codewords of a 2048-entry grid, 3-bit scales per 32 elements.
-    IQ1_S = 19: 256 in 50, iq1_s;
+    IQ1_S = 19: 256 in 50, iq1_s encodes F16_SCALE;
     /// 4 bits into a table of 16 unevenly spaced values, a scale per 32 elements.
     IQ4_NL = 20: 32 in 18, iq4_nl encodes F16_SCALE;
     /// 3.44 bits: 4-element codewords of a 512-entry grid with signs, 4-bit scales per 32 elements.
-    IQ3_S = 21: 256 in 110, iq3_s;
+    IQ3_S = 21: 256 in 110, iq3_s encodes F16_SCALE;
     /// 2.56 bits: 8-element codewords of a 1024-entry grid with signs, 4-bit scales per 16 elements.
-    IQ2_S = 22: 256 in 82, iq2_s;
+    IQ2_S = 22: 256 in 82, iq2_s encodes F16_SCALE;
     /// 4 bits into the table of `IQ4_NL`, 6-bit scales per 32 elements.
     IQ4_XS = 23: 256 in 136, iq4_xs encodes F16_SCALE;
     /// Signed 8-bit integers.
@@ -150,7 +150,7 @@ formats! {
     /// IEEE 754 binary64.
     F64 = 28: 1 in 8, f64 encodes ALL;
     /// 1.75 bits: the grid of `IQ1_S`, 3-bit scales per 16 elements.
-    IQ1_M = 29: 256 in 56, iq1_m;
+    IQ1_M = 29: 256 in 56, iq1_m encodes F16_SCALE;
     /// bfloat16: the upper half of a binary32.
     BF16 = 30: 1 in 2, bf16 encodes BF16;
     /// 1.69 bits: five ternary digits a byte, a scale per 256 elements.

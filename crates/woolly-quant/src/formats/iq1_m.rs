@@ -3,8 +3,10 @@
 //! of four scales; their upper 4 bits are the bits of the f16 block scale.
 
 use crate::grids::IQ1;
-use crate::half::f16_to_f32;
-use crate::layout::{field, put_shifted};
+use crate::half::{f16_to_f32, f32_to_f16};
+use crate::layout::{field, field_mut, pack_pairs, put_shifted};
+use crate::search::codewords::{self, Columns, Format};
+use crate::search::or_uniform;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 56], out: &mut [f32; 256]) {
@@ -21,3 +23,23 @@ pub(crate) fn decode(block: &[u8; 56], out: &mut [f32; 256]) {
         put_shifted(&IQ1[usize::from(low[i]) | usize::from(high & 7) << 8], shift, scale, out);
     }
 }
+
+pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 56]) {
+    let found = FORMAT.search::<16, 32>(x, &or_uniform(importance));
+    *field_mut::<0, _, _>(out) = found.words.map(|word| word as u8);
+    // Words from 2048 on have the negative shift: bit 11 becomes bit 3 of the half byte.
+    let high = found.words.map(|word| (word >> 8) as u8);
+    *field_mut::<32, 16, _>(out) = pack_pairs(&high);
+    let d = f32_to_f16(found.d);
+    let tails: &mut [u8; 8] = field_mut::<48, _, _>(out);
+    for (i, tail) in tails.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let nibble = d >> (4 * i) & 15;
+        let bits = (0..4).fold(nibble << 12, |bits, k| bits | u16::from(found.scales[4 * i + k]) << (3 * k));
+        *tail = bits.to_le_bytes();
+    }
+}
+
+static COLUMNS: Columns<8, 2048> = codewords::columns(&IQ1);
+
+const FORMAT: Format<'_, 8, 2048> =
+    Format { grid: &COLUMNS, shifts: &[&[0.125, -0.125]], first: 1.0, step: 2.0, highest: 7, largest: 1.125 };

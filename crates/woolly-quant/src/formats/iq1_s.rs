@@ -3,7 +3,9 @@
 //! scale and the sign of the shift.
 
 use crate::grids::IQ1;
-use crate::layout::{f16_at, field, put_shifted};
+use crate::layout::{f16_at, field, field_mut, put_f16, put_shifted};
+use crate::search::codewords::{self, Columns, Format};
+use crate::search::or_uniform;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
@@ -20,3 +22,20 @@ pub(crate) fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
         }
     }
 }
+
+pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 50]) {
+    let found = FORMAT.search::<8, 32>(x, &or_uniform(importance));
+    put_f16::<0, _>(out, found.d);
+    *field_mut::<2, _, _>(out) = found.words.map(|word| word as u8);
+    let high: &mut [u8; 16] = field_mut::<34, _, _>(out);
+    for (g, high) in high.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let own = u16::from(found.choices[g]) << 15 | u16::from(found.scales[g]) << 12;
+        let bits = (0..4).fold(own, |bits, k| bits | found.words[4 * g + k] >> 8 << (3 * k));
+        *high = bits.to_le_bytes();
+    }
+}
+
+static COLUMNS: Columns<8, 2048> = codewords::columns(&IQ1);
+
+const FORMAT: Format<'_, 8, 2048> =
+    Format { grid: &COLUMNS, shifts: &[&[0.125], &[-0.125]], first: 1.0, step: 2.0, highest: 7, largest: 1.125 };

@@ -3,7 +3,9 @@
 //! bytes of two scales.
 
 use crate::grids::IQ2_S;
-use crate::layout::{f16_at, field, put_signed};
+use crate::layout::{f16_at, field, field_mut, pack_pairs, put_f16, put_signed};
+use crate::search::codewords::{self, Columns, Format};
+use crate::search::or_uniform;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 82], out: &mut [f32; 256]) {
@@ -19,3 +21,21 @@ pub(crate) fn decode(block: &[u8; 82], out: &mut [f32; 256]) {
         put_signed(&IQ2_S[index], signs[i], scale, out);
     }
 }
+
+pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 82]) {
+    let (signs, magnitudes) = codewords::split_signs(x);
+    let found = FORMAT.search::<16, 32>(&magnitudes, &or_uniform(importance));
+    put_f16::<0, _>(out, found.d);
+    *field_mut::<2, _, _>(out) = found.words.map(|word| word as u8);
+    *field_mut::<34, _, _>(out) = signs;
+    let high: &mut [u8; 8] = field_mut::<66, _, _>(out);
+    for (high, words) in high.iter_mut().zip(found.words.as_chunks::<4>().0) {
+        *high = words.iter().rev().fold(0, |bits, word| bits << 2 | (word >> 8) as u8);
+    }
+    *field_mut::<74, 8, _>(out) = pack_pairs(&found.scales);
+}
+
+static COLUMNS: Columns<8, 1024> = codewords::columns(&IQ2_S);
+
+const FORMAT: Format<'_, 8, 1024> =
+    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.125, step: 0.25, highest: 15, largest: 43.0 };

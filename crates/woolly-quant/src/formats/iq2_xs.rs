@@ -2,7 +2,9 @@
 //! elements. Block: d f16, 32 u16 of a grid index below a sign index, 8 bytes of two scales.
 
 use crate::grids::{IQ2_XS, even_signs};
-use crate::layout::{f16_at, field, put_signed};
+use crate::layout::{f16_at, field, field_mut, pack_pairs, put_f16, put_signed};
+use crate::search::codewords::{self, Columns, Format};
+use crate::search::or_uniform;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 74], out: &mut [f32; 256]) {
@@ -16,3 +18,20 @@ pub(crate) fn decode(block: &[u8; 74], out: &mut [f32; 256]) {
         put_signed(&IQ2_XS[usize::from(group & 511)], even_signs((group >> 9) as u8), scale, out);
     }
 }
+
+pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 74]) {
+    let weights = or_uniform(importance);
+    let (signs, magnitudes) = codewords::split_even_signs(x, &weights);
+    let found = FORMAT.search::<16, 32>(&magnitudes, &weights);
+    put_f16::<0, _>(out, found.d);
+    let groups: &mut [u8; 64] = field_mut::<2, _, _>(out);
+    for (i, group) in groups.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        *group = (found.words[i] | u16::from(signs[i] & 127) << 9).to_le_bytes();
+    }
+    *field_mut::<66, 8, _>(out) = pack_pairs(&found.scales);
+}
+
+static COLUMNS: Columns<8, 512> = codewords::columns(&IQ2_XS);
+
+const FORMAT: Format<'_, 8, 512> =
+    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.125, step: 0.25, highest: 15, largest: 43.0 };

@@ -2,7 +2,9 @@
 //! elements. Block: d f16, then for each of 8 runs: 4 grid indices, and a u32 of four sign indices below the scale.
 
 use crate::grids::{IQ2_XXS, even_signs};
-use crate::layout::{f16_at, field, put_signed};
+use crate::layout::{f16_at, field, field_mut, put_f16, put_signed};
+use crate::search::codewords::{self, Columns, Format};
+use crate::search::or_uniform;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 66], out: &mut [f32; 256]) {
@@ -18,3 +20,24 @@ pub(crate) fn decode(block: &[u8; 66], out: &mut [f32; 256]) {
         }
     }
 }
+
+pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 66]) {
+    let weights = or_uniform(importance);
+    let (signs, magnitudes) = codewords::split_even_signs(x, &weights);
+    let found = FORMAT.search::<8, 32>(&magnitudes, &weights);
+    put_f16::<0, _>(out, found.d);
+    let runs: &mut [u8; 64] = field_mut::<2, _, _>(out);
+    for (g, run) in runs.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let mut bits = u32::from(found.scales[g]) << 28;
+        for k in 0..4 {
+            run[k] = found.words[4 * g + k] as u8;
+            bits |= u32::from(signs[4 * g + k] & 127) << (7 * k);
+        }
+        *field_mut::<4, _, _>(run) = bits.to_le_bytes();
+    }
+}
+
+static COLUMNS: Columns<8, 256> = codewords::columns(&IQ2_XXS);
+
+const FORMAT: Format<'_, 8, 256> =
+    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.125, step: 0.25, highest: 15, largest: 43.0 };

@@ -2,7 +2,9 @@
 //! Block: d f16, 64 lower bytes of the grid indices, 8 bytes of ninth bits, 32 bytes of signs, 4 bytes of two scales.
 
 use crate::grids::IQ3_S;
-use crate::layout::{f16_at, field, put_signed};
+use crate::layout::{f16_at, field, field_mut, pack_pairs, put_f16, put_signed};
+use crate::search::codewords::{self, Columns, Format};
+use crate::search::or_uniform;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 110], out: &mut [f32; 256]) {
@@ -18,3 +20,21 @@ pub(crate) fn decode(block: &[u8; 110], out: &mut [f32; 256]) {
         put_signed(&IQ3_S[index], signs[k / 2] >> (4 * (k % 2)), scale, out);
     }
 }
+
+pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 110]) {
+    let (signs, magnitudes) = codewords::split_signs(x);
+    let found = FORMAT.search::<8, 64>(&magnitudes, &or_uniform(importance));
+    put_f16::<0, _>(out, found.d);
+    *field_mut::<2, _, _>(out) = found.words.map(|word| word as u8);
+    let high: &mut [u8; 8] = field_mut::<66, _, _>(out);
+    for (high, words) in high.iter_mut().zip(found.words.as_chunks::<8>().0) {
+        *high = words.iter().rev().fold(0, |bits, word| bits << 1 | (word >> 8) as u8);
+    }
+    *field_mut::<74, _, _>(out) = signs;
+    *field_mut::<106, 4, _>(out) = pack_pairs(&found.scales);
+}
+
+static COLUMNS: Columns<4, 512> = codewords::columns(&IQ3_S);
+
+const FORMAT: Format<'_, 4, 512> =
+    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 1.0, step: 2.0, highest: 15, largest: 15.0 };

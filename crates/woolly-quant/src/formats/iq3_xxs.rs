@@ -2,7 +2,9 @@
 //! elements. Block: d f16, 64 grid indices, 8 u32 of four sign indices below a scale.
 
 use crate::grids::{IQ3_XXS, even_signs};
-use crate::layout::{f16_at, field, put_signed};
+use crate::layout::{f16_at, field, field_mut, put_f16, put_signed};
+use crate::search::codewords::{self, Columns, Format};
+use crate::search::or_uniform;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 98], out: &mut [f32; 256]) {
@@ -18,3 +20,22 @@ pub(crate) fn decode(block: &[u8; 98], out: &mut [f32; 256]) {
         }
     }
 }
+
+pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 98]) {
+    let weights = or_uniform(importance);
+    let (signs, magnitudes) = codewords::split_even_signs(x, &weights);
+    let found = FORMAT.search::<8, 64>(&magnitudes, &weights);
+    put_f16::<0, _>(out, found.d);
+    *field_mut::<2, _, _>(out) = found.words.map(|word| word as u8);
+    let tails: &mut [u8; 32] = field_mut::<66, _, _>(out);
+    for (g, tail) in tails.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        let scale = u32::from(found.scales[g]) << 28;
+        let bits = (0..4).fold(scale, |bits, k| bits | u32::from(signs[4 * g + k] & 127) << (7 * k));
+        *tail = bits.to_le_bytes();
+    }
+}
+
+static COLUMNS: Columns<4, 256> = codewords::columns(&IQ3_XXS);
+
+const FORMAT: Format<'_, 4, 256> =
+    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.25, step: 0.5, highest: 15, largest: 62.0 };

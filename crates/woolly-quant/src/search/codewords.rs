@@ -1,0 +1,376 @@
+//! x ≈ scale · codeword, with codewords from a grid of vectors: the IQ1, IQ2 and IQ3 formats.
+//!
+//! With a = Σ w·x·v and b = Σ w·v² over the elements v of a codeword, scale s brings the error of a group below that of
+//! zeros by s·(2a − s·b). Divided by s that is a line in s for each codeword, and the best codeword at s is the highest
+//! line. Only few lines are highest anywhere in the range of scales worth trying, so a group keeps those, and every
+//! scale is then tried with the truly nearest codewords at the cost of a few lines. (The reference rounds to the grid
+//! and looks at neighbours of the rounded point.)
+
+use super::as_f16;
+
+/// A grid by columns, so that all codewords are scanned as vectors: `columns[i][k]` is element i of codeword k.
+pub(crate) type Columns<const WIDTH: usize, const WORDS: usize> = [[f32; WORDS]; WIDTH];
+
+/// Transposes a grid.
+pub(crate) const fn columns<const WIDTH: usize, const WORDS: usize>(
+    grid: &[[i8; WIDTH]; WORDS],
+) -> Columns<WIDTH, WORDS> {
+    let mut columns = [[0.0; WORDS]; WIDTH];
+    let mut word = 0;
+    while word < WORDS {
+        let mut i = 0;
+        while i < WIDTH {
+            columns[i][word] = grid[word][i] as f32;
+            i += 1;
+        }
+        word += 1;
+    }
+    columns
+}
+
+/// How a format uses its grid.
+pub(crate) struct Format<'a, const WIDTH: usize, const WORDS: usize> {
+    pub(crate) grid: &'a Columns<WIDTH, WORDS>,
+    /// What may be added to the elements of the grid: each run chooses a list, each of its groups a shift from it.
+    pub(crate) shifts: &'a [&'a [f32]],
+    /// Code c of the scale of a run stands for the block scale times `first` + c · `step`, up to c = `highest`.
+    pub(crate) first: f32,
+    pub(crate) step: f32,
+    pub(crate) highest: u8,
+    /// The largest level of the grid.
+    pub(crate) largest: f32,
+}
+
+/// An encoded block of `RUNS` runs and `GROUPS` groups.
+pub(crate) struct Found<const RUNS: usize, const GROUPS: usize> {
+    /// The block scale, as binary16 holds it.
+    pub(crate) d: f32,
+    /// The codes of the scales of the runs.
+    pub(crate) scales: [u8; RUNS],
+    /// The lists of shifts that the runs chose.
+    pub(crate) choices: [u8; RUNS],
+    /// The indices of the groups in the grid, plus the number of words times the index of the shift.
+    pub(crate) words: [u16; GROUPS],
+}
+
+impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
+    /// Searches the scales and codewords of least weighted error for a block.
+    pub(crate) fn search<const RUNS: usize, const GROUPS: usize>(
+        &self,
+        x: &[f32; 256],
+        w: &[f32; 256],
+    ) -> Found<RUNS, GROUPS> {
+        let runs: [Run; RUNS] = std::array::from_fn(|j| {
+            let range = j * (256 / RUNS)..(j + 1) * (256 / RUNS);
+            self.run(&x[range.clone()], &w[range])
+        });
+        let Scales { d, codes } = self.two_level(&runs);
+        let mut found = Found { d, scales: codes, choices: [0; RUNS], words: [0; GROUPS] };
+        for (j, words) in found.words.chunks_exact_mut(GROUPS / RUNS).enumerate() {
+            let scale = d * self.factor(codes[j]);
+            let (choice, _) = runs[j].best(scale);
+            found.choices[j] = choice as u8;
+            for (word, group) in words.iter_mut().zip(&runs[j].choices[choice]) {
+                *word = group.best(scale).word;
+            }
+        }
+        found
+    }
+
+    fn run(&self, x: &[f32], w: &[f32]) -> Run {
+        // Levels begin well above zero, so outliers are rather clipped than many small elements blown up.
+        let unit = x.iter().fold(0.0_f32, |peak, x| peak.max(x.abs())) / self.largest;
+        let scales = [0.2 * unit, 1.3 * unit];
+        let groups = |shifts: &&[f32]| {
+            let groups = x.as_chunks().0.iter().zip(w.as_chunks().0);
+            groups.map(|(x, w)| Group::new(self.grid, shifts, x, w, scales)).collect()
+        };
+        Run { choices: self.shifts.iter().map(groups).collect(), scales }
+    }
+
+    fn factor(&self, code: u8) -> f32 {
+        self.first + f32::from(code) * self.step
+    }
+
+    /// The scales of least error for a block.
+    fn two_level<const RUNS: usize>(&self, runs: &[Run; RUNS]) -> Scales<RUNS> {
+        let wanted: [f32; RUNS] = std::array::from_fn(|j| runs[j].best_scale());
+        let largest = wanted.iter().fold(0.0_f32, |a, &b| a.max(b));
+        let mut best = Scales { d: 0.0, codes: [0; RUNS] };
+        let mut most = 0.0;
+        for stretch in [1.0, 0.9, 1.1] {
+            let mut d = stretch * largest / self.factor(self.highest);
+            for _ in 0..3 {
+                d = as_f16(d);
+                let (codes, sum) = self.assign(runs, &wanted, d);
+                let gain = d * sum.height(d);
+                if gain > most {
+                    (most, best) = (gain, Scales { d, codes });
+                }
+                d = if sum.b > 0.0 { sum.a / sum.b } else { 0.0 };
+            }
+        }
+        best
+    }
+
+    /// The best codes for block scale `d` among the three nearest to the wanted scales, and a and b of the block.
+    fn assign<const RUNS: usize>(&self, runs: &[Run; RUNS], wanted: &[f32; RUNS], d: f32) -> ([u8; RUNS], Line) {
+        let mut total = Line::default();
+        let mut codes = [0; RUNS];
+        for (j, run) in runs.iter().enumerate() {
+            let centre = ((wanted[j] / d - self.first) / self.step + 0.5) as u8;
+            let centre = centre.min(self.highest);
+            let (mut most, mut best) = (f32::NEG_INFINITY, Line::default());
+            for code in centre.saturating_sub(1)..=(centre + 1).min(self.highest) {
+                let scale = d * self.factor(code);
+                let (_, sum) = run.best(scale);
+                let gain = scale * sum.height(scale);
+                if gain > most {
+                    (most, best, codes[j]) = (gain, sum, code);
+                }
+            }
+            let factor = self.factor(codes[j]);
+            total.a += factor * best.a;
+            total.b += factor * factor * best.b;
+        }
+        (codes, total)
+    }
+}
+
+/// The block scale, as binary16 holds it, and the codes of the scales of the runs.
+struct Scales<const RUNS: usize> {
+    d: f32,
+    codes: [u8; RUNS],
+}
+
+/// The signs of a block, bit i of byte k set where element 8k + i is negative, and the magnitudes.
+pub(crate) fn split_signs(x: &[f32; 256]) -> ([u8; 32], [f32; 256]) {
+    let (groups, _) = x.as_chunks::<8>();
+    let signs = std::array::from_fn(|k| groups[k].iter().rev().fold(0, |bits, &x| bits << 1 | u8::from(x < 0.0)));
+    (signs, x.map(f32::abs))
+}
+
+/// As [`split_signs`], for formats that store an even number of negative signs for 8 elements. When it is odd, the
+/// element whose wrong sign costs least gets one: its magnitude is negative then.
+pub(crate) fn split_even_signs(x: &[f32; 256], w: &[f32; 256]) -> ([u8; 32], [f32; 256]) {
+    let (mut signs, mut magnitudes) = split_signs(x);
+    let groups = magnitudes.as_chunks_mut::<8>().0.iter_mut().zip(w.as_chunks::<8>().0);
+    for (signs, (magnitudes, w)) in signs.iter_mut().zip(groups) {
+        if signs.count_ones() % 2 == 1 {
+            let cost = |i: usize| w[i] * magnitudes[i];
+            let cheapest = (1..8).fold(0, |best, i| if cost(i) < cost(best) { i } else { best });
+            magnitudes[cheapest] = -magnitudes[cheapest];
+            *signs ^= 1 << cheapest;
+        }
+    }
+    (signs, magnitudes)
+}
+
+/// A codeword as a group sees it.
+#[derive(Clone, Copy, Default)]
+struct Line {
+    /// Σ w·x·v.
+    a: f32,
+    /// Σ w·v².
+    b: f32,
+    word: u16,
+}
+
+impl Line {
+    /// The height of the line at scale `s`: the gain divided by `s`.
+    fn height(self, s: f32) -> f32 {
+        2.0 * self.a - s * self.b
+    }
+
+    /// The scale above which `lower`, a line with no larger b, is higher than `self`.
+    fn crossing(self, lower: Self) -> f32 {
+        let step = self.b - lower.b;
+        if step > 0.0 { 2.0 * (self.a - lower.a) / step } else { f32::NEG_INFINITY }
+    }
+}
+
+/// A group of elements that one codeword stands for, with the codewords that are best at some scale: the upper envelope
+/// of their lines.
+struct Group {
+    /// In descending order of b, which is the ascending order of the scales where they are highest.
+    lines: Vec<Line>,
+    /// Above scale `ends[i]`, line i + 1 is higher than line i.
+    ends: Vec<f32>,
+}
+
+impl Group {
+    /// Chooses the codewords for the scales from `low` to `high`. The elements of the codewords are moved by each of
+    /// `shifts`; word k with shift n has the number k + n·WORDS.
+    fn new<const WIDTH: usize, const WORDS: usize>(
+        grid: &Columns<WIDTH, WORDS>,
+        shifts: &[f32],
+        x: &[f32; WIDTH],
+        w: &[f32; WIDTH],
+        scales: [f32; 2],
+    ) -> Self {
+        let mut envelope = Envelope::default();
+        let tables: Vec<Table<WORDS>> = shifts.iter().map(|&shift| Table::new(grid, shift, x, w)).collect();
+        let [low, high] = scales;
+        for scale in [low, (low * high).sqrt(), high] {
+            let best = (0..)
+                .zip(&tables)
+                .map(|(n, table)| table.highest(scale, n))
+                .reduce(|best, line| if line.height(scale) > best.height(scale) { line } else { best });
+            envelope.push(best.unwrap_or_default());
+        }
+        let [first, second] = envelope.corners();
+        let mut lines = envelope.lines.to_vec();
+        for (n, table) in (0..).zip(&tables) {
+            table.append_above([first, second], n, &mut lines);
+        }
+        Self::envelope(lines)
+    }
+
+    /// Keeps the lines that are highest somewhere (Andrew's monotone chain).
+    fn envelope(mut candidates: Vec<Line>) -> Self {
+        candidates.sort_unstable_by(|p, q| q.b.total_cmp(&p.b).then(p.a.total_cmp(&q.a)));
+        let mut lines: Vec<Line> = Vec::with_capacity(candidates.len());
+        let mut ends = Vec::with_capacity(candidates.len());
+        for line in candidates {
+            let mut from = f32::NEG_INFINITY;
+            while let Some(last) = lines.last() {
+                from = last.crossing(line);
+                if ends.last().is_some_and(|&end| from <= end) || from == f32::NEG_INFINITY {
+                    lines.pop();
+                    ends.pop();
+                } else {
+                    break;
+                }
+            }
+            if !lines.is_empty() {
+                ends.push(from);
+            }
+            lines.push(line);
+        }
+        Self { lines, ends }
+    }
+
+    fn best(&self, scale: f32) -> Line {
+        self.lines[self.ends.iter().filter(|&&end| end < scale).count()]
+    }
+}
+
+/// a and b of every codeword of a grid.
+struct Table<const WORDS: usize> {
+    a: [f32; WORDS],
+    b: [f32; WORDS],
+}
+
+impl<const WORDS: usize> Table<WORDS> {
+    fn new<const WIDTH: usize>(grid: &Columns<WIDTH, WORDS>, shift: f32, x: &[f32; WIDTH], w: &[f32; WIDTH]) -> Self {
+        let wx: [f32; WIDTH] = std::array::from_fn(|i| w[i] * x[i]);
+        let (mut a, mut b) = ([0.0; WORDS], [0.0; WORDS]);
+        for k in 0..WORDS {
+            for i in 0..WIDTH {
+                let value = grid[i][k] + shift;
+                a[k] += wx[i] * value;
+                b[k] += w[i] * value * value;
+            }
+        }
+        Self { a, b }
+    }
+
+    fn line(&self, k: usize, table: usize) -> Line {
+        Line { a: self.a[k], b: self.b[k], word: (k + table * WORDS) as u16 }
+    }
+
+    /// The highest line at `scale`.
+    fn highest(&self, scale: f32, table: usize) -> Line {
+        let heights: [f32; WORDS] = std::array::from_fn(|k| 2.0 * self.a[k] - scale * self.b[k]);
+        let mut tops = [f32::NEG_INFINITY; 8];
+        for heights in heights.as_chunks::<8>().0 {
+            for i in 0..8 {
+                tops[i] = if heights[i] > tops[i] { heights[i] } else { tops[i] };
+            }
+        }
+        let top = tops.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        self.line(heights.iter().position(|&h| h == top).unwrap_or(0), table)
+    }
+
+    /// Appends the lines that lie above one of the two points (scale, height).
+    fn append_above(&self, points: [[f32; 2]; 2], table: usize, lines: &mut Vec<Line>) {
+        let [[s, t], [h, j]] = [[points[0][0], points[1][0]], [points[0][1], points[1][1]]];
+        for start in (0..WORDS).step_by(8) {
+            let above: [bool; 8] = std::array::from_fn(|i| {
+                let (a, b) = (2.0 * self.a[start + i], self.b[start + i]);
+                (a - s * b > h) | (a - t * b > j)
+            });
+            if above.iter().fold(false, |any, &above| any | above) {
+                lines.extend((0..8).filter(|&i| above[i]).map(|i| self.line(start + i, table)));
+            }
+        }
+    }
+}
+
+/// The highest lines at three scales, in ascending order of these.
+#[derive(Default)]
+struct Envelope {
+    lines: [Line; 3],
+    len: usize,
+}
+
+impl Envelope {
+    fn push(&mut self, line: Line) {
+        self.lines[self.len] = line;
+        self.len += 1;
+    }
+
+    /// Where the highest of the three lines changes. A line that is below them there is below them everywhere between
+    /// the outer scales, because the difference is concave and only bends there.
+    fn corners(&self) -> [[f32; 2]; 2] {
+        let [a, b, c] = self.lines;
+        [[a, b], [b, c]].map(|[left, right]| {
+            let scale = left.crossing(right).max(0.0);
+            [scale, left.height(scale).max(right.height(scale))]
+        })
+    }
+}
+
+/// Groups that share a scale. Where they also share a choice, such as the sign of a shift, there is a list of groups
+/// for each.
+struct Run {
+    choices: Vec<Vec<Group>>,
+    /// The smallest and the largest scale that the groups kept codewords for.
+    scales: [f32; 2],
+}
+
+impl Run {
+    /// The best choice at `scale`, with its a and b.
+    fn best(&self, scale: f32) -> (usize, Line) {
+        let sums = self.choices.iter().map(|groups| {
+            groups.iter().map(|group| group.best(scale)).fold(Line::default(), |sum, line| Line {
+                a: sum.a + line.a,
+                b: sum.b + line.b,
+                word: 0,
+            })
+        });
+        let mut best = (0, Line::default());
+        for (i, sum) in sums.enumerate() {
+            if i == 0 || sum.height(scale) > best.1.height(scale) {
+                best = (i, sum);
+            }
+        }
+        best
+    }
+
+    /// The scale of least error for a run with a scale of its own, within its range or thereabouts.
+    fn best_scale(&self) -> f32 {
+        const STEPS: i32 = 12;
+        let [low, high] = self.scales;
+        let ratio = (high / low).powf(1.0 / STEPS as f32);
+        let (mut most, mut best) = (0.0, 0.0);
+        for i in 0..=STEPS {
+            let (_, sum) = self.best(low * ratio.powi(i));
+            let gain = if sum.b > 0.0 { sum.a * sum.a / sum.b } else { 0.0 };
+            if gain > most && sum.a > 0.0 {
+                (most, best) = (gain, sum.a / sum.b);
+            }
+        }
+        best
+    }
+}
