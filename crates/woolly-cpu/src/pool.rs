@@ -210,7 +210,9 @@ impl Shared {
                 self.call(index, task);
             }
             if self.running.0.fetch_sub(1, Ordering::SeqCst) == 1 && self.caller_sleeps.load(Ordering::SeqCst) {
-                lock(&self.caller).take().inspect(Thread::unpark);
+                // Left in place: a worker that comes late to this line may wake the next task's caller, who then sleeps
+                // again and must still be found by the worker that is last.
+                lock(&self.caller).as_ref().inspect(|caller| caller.unpark());
             }
         }
     }
@@ -286,13 +288,15 @@ mod tests {
     #[test]
     fn every_thread_runs_each_task_once() {
         for pool in pools() {
+            // More threads than processors wait for the scheduler's time slices in every run.
+            let runs = if pool.threads() <= 2 { RUNS } else { RUNS / 50 };
             let counts: Vec<_> = (0..pool.threads()).map(|_| AtomicUsize::new(0)).collect();
-            for _ in 0..RUNS {
+            for _ in 0..runs {
                 pool.run(&|i| {
                     counts[i].fetch_add(1, Ordering::Relaxed);
                 });
             }
-            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == RUNS), "{counts:?}");
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == runs), "{counts:?}");
         }
     }
 
