@@ -56,7 +56,7 @@ fn variants_of_an_architecture_differ() {
 }
 
 /// Holds `backend` to the naive implementation for every variant.
-fn check<B: Backend>(backend: &Arc<B>, bound: f64) {
+pub(crate) fn check<B: Backend>(backend: &Arc<B>, bound: f64) {
     for (name, spec) in variants() {
         check_one(name, &spec, &Fixture::new(&spec), backend, bound);
     }

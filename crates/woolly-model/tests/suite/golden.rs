@@ -16,13 +16,13 @@ use woolly_tensor::{Backend, Reference};
 use crate::drive::{append, argmax, deviation, logits, runner};
 
 /// What is known of one model.
-struct Golden {
+pub(crate) struct Golden {
     file: PathBuf,
     ids: Vec<u32>,
     /// `[ids, vocab_size]`.
     logits: Vec<f32>,
-    /// How far llama.cpp's CPU kernels are from the logits: largest difference and root mean square.
-    peer: (f64, f64),
+    /// How far llama.cpp's CPU kernels are from the logits.
+    pub(crate) peer: Distance,
     greedy: Vec<Greedy>,
     /// Ids of a text and the negative log-likelihood of each after the first.
     scoring: Option<(Vec<u32>, Vec<f64>, f64)>,
@@ -35,12 +35,30 @@ struct Greedy {
     margins: Vec<f64>,
 }
 
-/// Largest difference and root mean square that a backend may be away from the results.
-type Bound = fn(&Golden, bool) -> (f64, f64);
+/// Distance of logits from the results.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Distance {
+    pub(crate) max: f64,
+    pub(crate) rms: f64,
+}
+
+/// How the weights of a model are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// All in single precision.
+    Single,
+    /// Some in half precision, none quantised.
+    Half,
+    Quantised,
+}
+
+/// How far from its results a model may be.
+pub(crate) type Bound = fn(&Golden, Storage) -> Distance;
 
 /// The reference backend computes with decoded weights in double precision and stores activations in single.
-fn reference_bound(_: &Golden, all_f32: bool) -> (f64, f64) {
-    if all_f32 { (1e-4, 1e-4) } else { (1e-3, 1e-3) }
+fn reference_bound(_: &Golden, storage: Storage) -> Distance {
+    let bound = if storage == Storage::Single { 1e-4 } else { 1e-3 };
+    Distance { max: bound, rms: bound }
 }
 
 #[test]
@@ -48,56 +66,92 @@ fn reference_agrees_with_published_results() {
     check("reference_agrees_with_published_results", &Arc::new(Reference::new()), reference_bound);
 }
 
-/// Walks the results and holds `backend` to them.
-fn check<B: Backend>(test: &str, backend: &Arc<B>, bound: Bound) {
-    let Some(folder) = woolly_testdata::folder(test, "models") else { return };
+/// Walks the results, holds `backend` to them, and returns how far it was from them in multiples of llama.cpp's distance
+/// for every quantised model.
+pub(crate) fn check<B: Backend>(test: &str, backend: &Arc<B>, bound: Bound) -> Vec<Distance> {
+    let Some(folder) = woolly_testdata::folder(test, "models") else { return Vec::new() };
     let cases = discover(&folder);
     assert!(!cases.is_empty(), "{} holds no results", folder.display());
-    let checked: usize = cases.iter().map(|case| usize::from(check_model(test, case, backend, bound))).sum();
-    assert!(checked > 0, "none of the {} models has a known architecture", cases.len());
-    println!("{}: {checked} of {} models checked", backend.describe(), cases.len());
+    let mut walk = Walk { test, bound, checked: 0, too_far: Vec::new(), ratios: Vec::new() };
+    cases.iter().for_each(|case| walk.model(case, backend));
+    println!("{}: {} of {} models checked", backend.describe(), walk.checked, cases.len());
+    assert!(walk.checked > 0, "none of the {} models has a known architecture", cases.len());
+    let Walk { too_far, ratios, .. } = walk;
+    assert!(too_far.is_empty(), "{}: too far from the results:\n{}", backend.describe(), too_far.join("\n"));
+    ratios
 }
 
-/// Returns whether the model was checked: one of an unknown architecture is reported as skipped.
-fn check_model<B: Backend>(test: &str, golden: &Golden, backend: &Arc<B>, bound: Bound) -> bool {
-    let name = stem(&golden.file);
-    let loader = GGUFLoader::open(&golden.file).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let mut decoder = match runner(&loader, backend) {
-        Ok(runner) => runner,
-        Err(Error::UnknownArchitecture { name: architecture, .. }) => {
-            assert!(!architectures().contains(&architecture.as_str()), "{name}: {architecture} is listed as known");
-            woolly_testdata::skip(test, &format!("{name}: architecture {architecture} is not known"));
-            return false;
+/// A walk over all results.
+struct Walk<'a> {
+    test: &'a str,
+    bound: Bound,
+    checked: usize,
+    /// A line for each model that is farther from its results than it may be.
+    too_far: Vec<String>,
+    ratios: Vec<Distance>,
+}
+
+impl Walk<'_> {
+    /// Checks a model; one of an unknown architecture is reported as skipped.
+    fn model<B: Backend>(&mut self, golden: &Golden, backend: &Arc<B>) {
+        let name = stem(&golden.file);
+        let loader = GGUFLoader::open(&golden.file).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let mut decoder = match runner(&loader, backend) {
+            Ok(runner) => runner,
+            Err(Error::UnknownArchitecture { name: architecture, .. }) => {
+                assert!(!architectures().contains(&architecture.as_str()), "{name}: {architecture} is listed as known");
+                woolly_testdata::skip(self.test, &format!("{name}: architecture {architecture} is not known"));
+                return;
+            }
+            Err(error) => panic!("{name}: {error}"),
+        };
+        self.checked += 1;
+        let storage = storage(&loader);
+        let bound = (self.bound)(golden, storage);
+        for (how, chunk) in [("at once", golden.ids.len()), ("one by one", 1)] {
+            let label = format!("{name}, {how}");
+            let found = check_logits(&label, golden, &mut decoder, chunk, bound);
+            if !(found.max <= bound.max && found.rms <= bound.rms) {
+                self.too_far.push(format!("{label}: {found:?}, allowed {bound:?}"));
+            }
+            if storage == Storage::Quantised {
+                self.ratios.push(Distance { max: found.max / golden.peer.max, rms: found.rms / golden.peer.rms });
+            }
         }
-        Err(error) => panic!("{name}: {error}"),
-    };
-    let all_f32 = loader.tensors().iter().all(|tensor| tensor.ty() == TensorType::F32);
-    let bound = bound(golden, all_f32);
-    let margin = 2.0 * bound.0;
-    check_logits(&name, golden, &mut decoder, bound);
-    let judged: usize = golden.greedy.iter().map(|greedy| check_greedy(&name, greedy, &mut decoder, margin)).sum();
+        check_texts(&name, golden, &mut decoder, bound.max);
+    }
+}
+
+fn storage(loader: &GGUFLoader) -> Storage {
+    let all = |types: &[TensorType]| loader.tensors().iter().all(|tensor| types.contains(&tensor.ty()));
+    match () {
+        () if all(&[TensorType::F32]) => Storage::Single,
+        () if all(&[TensorType::F32, TensorType::F16, TensorType::BF16]) => Storage::Half,
+        () => Storage::Quantised,
+    }
+}
+
+fn check_texts(name: &str, golden: &Golden, decoder: &mut dyn Decoder, error: f64) {
+    let judged: usize = golden.greedy.iter().map(|greedy| check_greedy(name, greedy, decoder, 2.0 * error)).sum();
     assert!(golden.greedy.is_empty() || judged > 0, "{name}: no greedy step could be judged");
     if let Some((ids, nll, perplexity)) = &golden.scoring {
-        check_scoring(&name, ids, nll, *perplexity, &mut decoder, bound.0);
+        check_scoring(name, ids, nll, *perplexity, decoder, error);
     }
-    true
 }
 
-fn check_logits(name: &str, golden: &Golden, decoder: &mut dyn Decoder, bound: (f64, f64)) {
-    let found = logits(decoder, &golden.ids, golden.ids.len()).unwrap_or_else(|e| panic!("{name}: {e}"));
-    let (largest, rms) = deviation(&found, &golden.logits);
-    println!(
-        "{name}: max {largest:.2e} ({:.2} of llama.cpp's), rms {rms:.2e} ({:.2})",
-        largest / golden.peer.0,
-        rms / golden.peer.1
-    );
-    assert!(largest <= bound.0 && rms <= bound.1, "{name}: deviation {largest:e}, rms {rms:e}, allowed {bound:?}");
+/// Returns how far the logits are from the results; the most likely token must be theirs where that leaves no doubt.
+fn check_logits(name: &str, golden: &Golden, decoder: &mut dyn Decoder, chunk: usize, bound: Distance) -> Distance {
+    let found = logits(decoder, &golden.ids, chunk).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let (max, rms) = deviation(&found, &golden.logits);
+    let peer = golden.peer;
+    println!("{name}: max {max:.2e} ({:.2} of llama.cpp's), rms {rms:.2e} ({:.2})", max / peer.max, rms / peer.rms);
     let vocab_size = found.len() / golden.ids.len();
     for (row, (found, expected)) in found.chunks(vocab_size).zip(golden.logits.chunks(vocab_size)).enumerate() {
-        if margin(expected) > 2.0 * bound.0 {
+        if margin(expected) > 2.0 * bound.max {
             assert_eq!(argmax(found), argmax(expected), "{name}: most likely token after row {row}");
         }
     }
+    Distance { max, rms }
 }
 
 fn margin(logits: &[f32]) -> f64 {
@@ -158,7 +212,9 @@ fn other_containers_of_the_same_weights_give_the_same_logits() {
         if let Some(golden) = twin {
             let loader = GGUFLoader::open(&file).unwrap_or_else(|e| panic!("{stem}: {e}"));
             let mut decoder = runner(&loader, &backend).unwrap_or_else(|e| panic!("{stem}: {e}"));
-            check_logits(&stem, golden, &mut decoder, reference_bound(golden, true));
+            let bound = reference_bound(golden, Storage::Single);
+            let found = check_logits(&stem, golden, &mut decoder, golden.ids.len(), bound);
+            assert!(found.max <= bound.max, "{stem}: {found:?}, allowed {bound:?}");
         }
     }
 }
@@ -210,10 +266,10 @@ fn tabled(dir: &Path, json: &Value) -> Golden {
     }
 }
 
-fn peer(json: &Value) -> (f64, f64) {
+fn peer(json: &Value) -> Distance {
     let peer = &json["llama_cpp_cpu_deviation"];
     let number = |key: &str| peer[key].as_f64().unwrap_or_else(|| panic!("llama_cpp_cpu_deviation has no {key}"));
-    (number("max_abs"), number("rms"))
+    Distance { max: number("max_abs"), rms: number("rms") }
 }
 
 /// A file named in a result lies beside it or in the folder above.

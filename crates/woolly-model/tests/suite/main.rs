@@ -4,6 +4,7 @@
 #![expect(clippy::print_stdout, reason = "measured deviations are what a reader of a test run looks for")]
 
 mod batching;
+mod cpu;
 mod drive;
 mod fixture;
 mod generated;
