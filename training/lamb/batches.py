@@ -65,7 +65,9 @@ def collate(documents: list[Encoded], device: torch.device) -> Batch:
 class Loader:
     """Batches of about ``tokens`` tokens each; ``position`` (a document number) is where a stopped run goes on."""
 
-    def __init__(self, tokenizer: Tokenizer, seed: int, tokens: int, context: int, position: int = 0, long_share: float = 0.06) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, seed: int, tokens: int, context: int, position: int = 0, long_share: float = 0.06
+    ) -> None:
         self.tokenizer = tokenizer
         self.seed = seed
         self.tokens = tokens

@@ -21,7 +21,10 @@ from model import Lamb, Shape
 from tokenizer import CONTROL, MARKS, PRE_TOKENIZER
 from train import load_model
 
-_TYPES = {"Q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0), "F32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32)}
+_TYPES = {
+    "Q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
+    "F32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
+}
 _TEMPLATE = Path(__file__).parent / "corpus" / "template.jinja"
 _CHECKED_CHATS = 300
 
@@ -150,7 +153,12 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--type", choices=list(_TYPES), default="Q8_0")
     arguments = parser.parse_args()
-    write(load_model(arguments.checkpoint), Tokenizer.from_file(str(arguments.tokenizer)), arguments.output, arguments.type)
+    write(
+        load_model(arguments.checkpoint),
+        Tokenizer.from_file(str(arguments.tokenizer)),
+        arguments.output,
+        arguments.type,
+    )
 
 
 if __name__ == "__main__":

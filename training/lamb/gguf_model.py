@@ -86,7 +86,9 @@ def load_transformers(path: Path) -> LlamaForCausalLM:
     config = _config(Metadata(reader))
     model = LlamaForCausalLM(config)
     names = {
-        key.format(layer): name.format(layer) for key, name in TENSOR_NAMES.items() for layer in range(config.num_hidden_layers)
+        key.format(layer): name.format(layer)
+        for key, name in TENSOR_NAMES.items()
+        for layer in range(config.num_hidden_layers)
     }
     state: dict[str, torch.Tensor] = {}
     for tensor in reader.tensors:

@@ -49,7 +49,9 @@ def write(model_path: Path, folder: Path) -> None:
 
 
 def _greedy(model: torch.nn.Module, ids: list[int]) -> list[int]:
-    made = model.generate(torch.tensor([ids]), max_new_tokens=_CONTINUATION, do_sample=False, pad_token_id=0, eos_token_id=-1)
+    made = model.generate(
+        torch.tensor([ids]), max_new_tokens=_CONTINUATION, do_sample=False, pad_token_id=0, eos_token_id=-1
+    )
     return made[0, len(ids) :].tolist()
 
 

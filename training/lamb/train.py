@@ -60,7 +60,8 @@ class Workers:
             queue.put(batch)
         losses = [0.0] * len(self.copies)
         threads = [
-            threading.Thread(target=self._work, args=(index, queue, total, losses)) for index in range(1, len(self.copies))
+            threading.Thread(target=self._work, args=(index, queue, total, losses))
+            for index in range(1, len(self.copies))
         ]
         for thread in threads:
             thread.start()
@@ -101,7 +102,8 @@ def validation_batches(tokenizer: Tokenizer, seed: int, device: torch.device) ->
         encoded.append(item)
     encoded.sort(key=lambda item: len(item.ids))
     return [
-        collate(encoded[start : start + _VALIDATION_BATCH], device) for start in range(0, len(encoded), _VALIDATION_BATCH)
+        collate(encoded[start : start + _VALIDATION_BATCH], device)
+        for start in range(0, len(encoded), _VALIDATION_BATCH)
     ]
 
 
@@ -129,10 +131,10 @@ def save(path: Path, model: Lamb, optimisers: list[torch.optim.Optimizer], progr
     os.replace(temporary, path)
 
 
-def load_model(path: Path, device: torch.device = torch.device("cpu")) -> Lamb:
-    """The model of a checkpoint."""
-    state = torch.load(path, map_location=device, weights_only=True)
-    model = Lamb(Shape(**state["shape"])).to(device)
+def load_model(path: Path) -> Lamb:
+    """The model of a checkpoint, on the CPU."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model = Lamb(Shape(**state["shape"]))
     model.load_state_dict(state["model"])
     return model
 
@@ -153,7 +155,9 @@ def train(arguments: argparse.Namespace) -> None:
         progress = _resume(checkpoint, model, optimisers, device)
     # Workers alias the weights, so they are made after a checkpoint has been read.
     workers = Workers(model, 1 if device.type == "cuda" else arguments.workers, device)
-    loader = Loader(tokenizer, arguments.seed, arguments.batch, model.shape.context, progress["position"], arguments.long_share)
+    loader = Loader(
+        tokenizer, arguments.seed, arguments.batch, model.shape.context, progress["position"], arguments.long_share
+    )
     held_out = validation_batches(tokenizer, arguments.seed, device)
     batches = loader.batches(device)
     while progress["step"] < arguments.steps:
@@ -202,7 +206,9 @@ def _report(model: Lamb, held_out: list[Batch], progress: dict, factor: float, a
     step = progress["step"]
     if step % arguments.log_every == 0:
         speed = progress["tokens"] / progress["seconds"]
-        line = f"step {step} loss {progress['loss']:.4f} rate {factor:.3f} tokens {progress['tokens']} speed {speed:.0f}/s"
+        line = (
+            f"step {step} loss {progress['loss']:.4f} rate {factor:.3f} tokens {progress['tokens']} speed {speed:.0f}/s"
+        )
         if step % arguments.validate_every == 0 or step == arguments.steps:
             line += f" validation {validate(model, held_out):.4f}"
         print(line, flush=True)

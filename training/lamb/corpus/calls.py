@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import lexicon as words, talks
+from . import lexicon as words
+from . import talks
 from .document import Document, Message, assistant, calling, say, tool_answer, user
 
 _SYSTEM = ("You are a helpful assistant.", "You are Woolly Lamb, a small assistant.", "Use a tool when it helps.")
@@ -54,38 +55,66 @@ def make(rng) -> Document:
 def use(rng) -> tuple[list[Message], tuple[str, ...], dict[str, Any]]:
     """The four turns of one use of a tool, what identifies it, and the call to expect."""
     name = rng.choice(list(_PARAMETERS))
-    request, arguments, result, answer = {"get_weather": _weather, "calculate": _calculation, "set_timer": _timer}[name](rng)
+    request, arguments, result, answer = {"get_weather": _weather, "calculate": _calculation, "set_timer": _timer}[
+        name
+    ](rng)
     turns = [user(request), calling(name, arguments), tool_answer(result), assistant(answer)]
     return turns, (name, *map(str, arguments.values())), {"tool": name, "arguments": arguments}
 
 
 _WEATHER_REQUESTS = (
-    "[what is|what's|how is|how's] the weather [in|like in] {city} [|today|now|right now]?", "[what is|how is] the weather in {city}[?| today?]",
-    "[tell me|please tell me|can you tell me|I want to know] the weather in {city}.", "is it [raining|sunny|snowing|cold|warm|windy] in {city} [|today|now]?",
-    "do I need [an umbrella|a coat|a hat|warm clothes] in {city} [|today]?", "weather in {city}[|, please|?|.]", "how [warm|cold|hot] is it in {city} [|today|now]?",
-    "I [am|will be|am going to be] in {city} today. [what is the weather like|how is the weather|what will the weather be]?", "[check|look up|get] the weather [in|for] {city}[.|, please.]",
+    "[what is|what's|how is|how's] the weather [in|like in] {city} [|today|now|right now]?",
+    "[what is|how is] the weather in {city}[?| today?]",
+    "[tell me|please tell me|can you tell me|I want to know] the weather in {city}.",
+    "is it [raining|sunny|snowing|cold|warm|windy] in {city} [|today|now]?",
+    "do I need [an umbrella|a coat|a hat|warm clothes] in {city} [|today]?",
+    "weather in {city}[|, please|?|.]",
+    "how [warm|cold|hot] is it in {city} [|today|now]?",
+    "I [am|will be|am going to be] in {city} today. [what is the weather like|how is the weather|what will the weather be]?",
+    "[check|look up|get] the weather [in|for] {city}[.|, please.]",
     "what is the temperature in {city}?",
 )
 _WEATHER_ANSWERS = (
-    "It is {sky} in {city}, and the temperature is {degrees} degrees.", "In {city} it is {sky} with {degrees} degrees.", "The weather in {city} is {sky}. It is {degrees} degrees.",
+    "It is {sky} in {city}, and the temperature is {degrees} degrees.",
+    "In {city} it is {sky} with {degrees} degrees.",
+    "The weather in {city} is {sky}. It is {degrees} degrees.",
 )
 
 
 def _weather(rng) -> tuple[str, dict, dict, str]:
-    city = words.invented_word(rng).capitalize() if rng.random() < 0.35 else rng.choice(words.CITIES + words.LONG_CITIES)
+    city = (
+        words.invented_word(rng).capitalize() if rng.random() < 0.35 else rng.choice(words.CITIES + words.LONG_CITIES)
+    )
     sky, degrees = rng.choice(words.SKIES), rng.randint(-9, 38)
-    result = {"sky": sky, "temperature": degrees} if rng.random() < 0.5 else {"city": city, "sky": sky, "temperature": degrees}
+    result = (
+        {"sky": sky, "temperature": degrees}
+        if rng.random() < 0.5
+        else {"city": city, "sky": sky, "temperature": degrees}
+    )
     slots = {"city": city, "sky": sky, "degrees": str(degrees)}
-    return say(rng, rng.choice(_WEATHER_REQUESTS), **slots), {"city": city}, result, say(rng, rng.choice(_WEATHER_ANSWERS), **slots)
+    return (
+        say(rng, rng.choice(_WEATHER_REQUESTS), **slots),
+        {"city": city},
+        result,
+        say(rng, rng.choice(_WEATHER_ANSWERS), **slots),
+    )
 
 
 _OPERATIONS = {
-    "+": ("{a} plus {b}", "{a} + {b}", "the sum of {a} and {b}"), "-": ("{a} minus {b}", "{a} - {b}"),
-    "*": ("{a} times {b}", "{a} * {b}", "{a} multiplied by {b}", "the product of {a} and {b}"), "/": ("{a} divided by {b}", "{a} / {b}"),
+    "+": ("{a} plus {b}", "{a} + {b}", "the sum of {a} and {b}"),
+    "-": ("{a} minus {b}", "{a} - {b}"),
+    "*": ("{a} times {b}", "{a} * {b}", "{a} multiplied by {b}", "the product of {a} and {b}"),
+    "/": ("{a} divided by {b}", "{a} / {b}"),
 }
 _CALCULATION_REQUESTS = (
-    "what is {sum}?", "[what's|how much is] {sum}?", "[calculate|compute|work out|please calculate|please compute] {sum}.", "[can you work out|can you calculate|do you know] {sum}?",
-    "I need [to know|the result of] {sum}.", "{sum} = ?", "[tell me|give me] {sum}[.|, please.]", "how much is {sum}?",
+    "what is {sum}?",
+    "[what's|how much is] {sum}?",
+    "[calculate|compute|work out|please calculate|please compute] {sum}.",
+    "[can you work out|can you calculate|do you know] {sum}?",
+    "I need [to know|the result of] {sum}.",
+    "{sum} = ?",
+    "[tell me|give me] {sum}[.|, please.]",
+    "how much is {sum}?",
 )
 
 
@@ -104,21 +133,33 @@ def _calculation(rng) -> tuple[str, dict, dict, str]:
     return say(rng, rng.choice(_CALCULATION_REQUESTS), sum=said), {"expression": expression}, {"result": result}, answer
 
 
-_LABELS = words.FOODS + """soup pasta tea rice bread pizza laundry homework eggs meeting nap bath workout coffee plants oven roast
+_LABELS = (
+    words.FOODS
+    + """soup pasta tea rice bread pizza laundry homework eggs meeting nap bath workout coffee plants oven roast
 phone game break lesson call""".split()
+)
 _TIMER_REQUESTS = (
-    "[set|start|please set|please start] a timer for {minutes} minutes for the {label}.", "[set|start] a {minutes} minute timer for the {label}.",
-    "[set|start|I need] a {label} timer [for|of] {minutes} minutes.", "remind me of the {label} in {minutes} minutes.", "[can you|could you] [set|start] a timer of {minutes} minutes for the {label}?",
-    "the {label} needs {minutes} minutes. [set a timer|start a timer|please set a timer].", "timer for the {label}[, |: ]{minutes} minutes[.|, please.]", "wake me after {minutes} minutes[, |. ]it is for the {label}.",
+    "[set|start|please set|please start] a timer for {minutes} minutes for the {label}.",
+    "[set|start] a {minutes} minute timer for the {label}.",
+    "[set|start|I need] a {label} timer [for|of] {minutes} minutes.",
+    "remind me of the {label} in {minutes} minutes.",
+    "[can you|could you] [set|start] a timer of {minutes} minutes for the {label}?",
+    "the {label} needs {minutes} minutes. [set a timer|start a timer|please set a timer].",
+    "timer for the {label}[, |: ]{minutes} minutes[.|, please.]",
+    "wake me after {minutes} minutes[, |. ]it is for the {label}.",
 )
 # Without a purpose the label is "timer".
 _PLAIN_TIMER_REQUESTS = (
-    "[set|start|please set|I need] a timer [for|of] {minutes} minutes.", "[set|start] a {minutes} minute timer[.|, please.]",
-    "timer[, |: ]{minutes} minutes.", "[can you|could you] [set|start] a timer [for|of] {minutes} minutes?",
+    "[set|start|please set|I need] a timer [for|of] {minutes} minutes.",
+    "[set|start] a {minutes} minute timer[.|, please.]",
+    "timer[, |: ]{minutes} minutes.",
+    "[can you|could you] [set|start] a timer [for|of] {minutes} minutes?",
 )
 _PLAIN_TIMER_ANSWERS = ("The timer is set to {minutes} minutes.", "I have set a timer of {minutes} minutes.")
 _TIMER_ANSWERS = (
-    "The timer for the {label} is set to {minutes} minutes.", "I have set a timer of {minutes} minutes for the {label}.", "Done. The {label} timer will ring in {minutes} minutes.",
+    "The timer for the {label} is set to {minutes} minutes.",
+    "I have set a timer of {minutes} minutes for the {label}.",
+    "Done. The {label} timer will ring in {minutes} minutes.",
 )
 
 
@@ -132,4 +173,9 @@ def _timer(rng) -> tuple[str, dict, dict, str]:
     minutes = rng.randint(1, 120)
     slots = {"label": label, "minutes": str(minutes)}
     result = rng.choice(({"status": "started"}, {"ok": True}, {"status": "started", "minutes": minutes}))
-    return say(rng, rng.choice(requests), **slots), {"minutes": minutes, "label": label}, result, say(rng, rng.choice(answers), **slots)
+    return (
+        say(rng, rng.choice(requests), **slots),
+        {"minutes": minutes, "label": label},
+        result,
+        say(rng, rng.choice(answers), **slots),
+    )

@@ -21,11 +21,20 @@ snowman troll fairy elf goblin juggler piper captain pilot librarian astronomer 
 # Each place with the preposition that goes with it.
 PLACES: dict[str, str] = {}
 for _preposition, _names in (
-    ("in", """forest wood meadow garden valley village town city castle cave barn kitchen library market park desert
+    (
+        "in",
+        """forest wood meadow garden valley village town city castle cave barn kitchen library market park desert
 jungle swamp school tower mill harbour orchard museum palace palace-yard cottage attic cellar stable station theatre
-temple workshop zoo shop bakery canyon tunnel maze vineyard greenhouse circus classroom"""),
-    ("by", "river lake pond sea stream well fountain waterfall bridge fence gate brook shore lighthouse volcano windmill"),
-    ("on", "hill mountain island beach farm road roof field cliff ship path moon playground street glacier raft balcony"),
+temple workshop zoo shop bakery canyon tunnel maze vineyard greenhouse circus classroom""",
+    ),
+    (
+        "by",
+        "river lake pond sea stream well fountain waterfall bridge fence gate brook shore lighthouse volcano windmill",
+    ),
+    (
+        "on",
+        "hill mountain island beach farm road roof field cliff ship path moon playground street glacier raft balcony",
+    ),
 ):
     for _name in _names.split():
         if "-" not in _name:
@@ -51,11 +60,27 @@ Toronto Boston Chicago Lima Quito Nairobi Lagos Seoul Hanoi Bern Zurich Hamburg 
 Helsinki Stockholm Copenhagen Brussels Amsterdam Budapest Istanbul Moscow Beijing Mumbai Denver Seattle Dallas Havana
 Bristol Leeds Glasgow Lyon Turin Seville Krakow Riga Sofia Tunis Dakar Accra""".split()
 
-LONG_CITIES = ["New York", "Los Angeles", "San Francisco", "Cape Town", "Hong Kong", "Buenos Aires", "Mexico City", "Rio de Janeiro",
-               "Tel Aviv", "Abu Dhabi", "New Delhi", "Las Vegas", "Kuala Lumpur", "Sao Paulo", "Saint Petersburg"]
+LONG_CITIES = [
+    "New York",
+    "Los Angeles",
+    "San Francisco",
+    "Cape Town",
+    "Hong Kong",
+    "Buenos Aires",
+    "Mexico City",
+    "Rio de Janeiro",
+    "Tel Aviv",
+    "Abu Dhabi",
+    "New Delhi",
+    "Las Vegas",
+    "Kuala Lumpur",
+    "Sao Paulo",
+    "Saint Petersburg",
+]
 
 CAPITALS = dict(
-    pair.split(":") for pair in """France:Paris England:London Italy:Rome Germany:Berlin Norway:Oslo Spain:Madrid Austria:Vienna
+    pair.split(":")
+    for pair in """France:Paris England:London Italy:Rome Germany:Berlin Norway:Oslo Spain:Madrid Austria:Vienna
     Portugal:Lisbon Ireland:Dublin Greece:Athens Poland:Warsaw Egypt:Cairo Japan:Tokyo Peru:Lima Kenya:Nairobi Vietnam:Hanoi
     Switzerland:Bern Finland:Helsinki Sweden:Stockholm Denmark:Copenhagen Belgium:Brussels Hungary:Budapest Russia:Moscow
     China:Beijing Cuba:Havana Latvia:Riga Bulgaria:Sofia Tunisia:Tunis Senegal:Dakar Ghana:Accra""".split()
@@ -115,7 +140,7 @@ def plural(noun: str) -> str:
 
 
 def amount(count: int, noun: str) -> str:
-    """"1 plum", "3 plums"."""
+    """ "1 plum", "3 plums"."""
     return f"{count} {noun if count == 1 else plural(noun)}"
 
 

@@ -9,7 +9,11 @@ from . import calls, passages, rephrase, shapes, stories, talks
 from .document import Document, is_held_out
 
 MAKERS = {
-    "story": stories.make, "passage": passages.make, "tool": calls.make, "json": shapes.make, "talk": talks.make,
+    "story": stories.make,
+    "passage": passages.make,
+    "tool": calls.make,
+    "json": shapes.make,
+    "talk": talks.make,
     "rephrase": rephrase.make,
 }
 

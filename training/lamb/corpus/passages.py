@@ -28,19 +28,39 @@ class Fact:
 
     def slots(self) -> dict[str, str]:
         """What the wordings can refer to."""
-        a_thing = words.article(f"{self.value} {self.noun}") if self.sort == "colour" else words.article(self.noun or "thing")
+        a_thing = (
+            words.article(f"{self.value} {self.noun}") if self.sort == "colour" else words.article(self.noun or "thing")
+        )
         count = words.amount(int(self.value), self.noun) if self.value.isdigit() else ""
         return {
-            "name": self.name, "noun": self.noun, "value": self.value, "a_thing": a_thing, "count": count,
-            "nouns": words.plural(self.noun), "other": self.other,
+            "name": self.name,
+            "noun": self.noun,
+            "value": self.value,
+            "a_thing": a_thing,
+            "count": count,
+            "nouns": words.plural(self.noun),
+            "other": self.other,
         }
 
 
 _SENTENCES = {
-    "colour": ("{name} has {a_thing}.", "{name} [owns|bought|found|got] {a_thing}.", "the {noun} of {name} is {value}.", "{name}'s {noun} is {value}."),
-    "count": ("{name} has {count}.", "{name} [bought|picked|found|got] {count}.", "there are {count} in {name}'s bag." ),
-    "place": ("{name} is {value}.", "{name} [is sitting|is waiting|is playing] {value}.", "{name} went for a walk {value}."),
-    "pet": ("{name} has {a_thing} called {value}.", "{name}'s {noun} is called {value}.", "the {noun} of {name} is called {value}."),
+    "colour": (
+        "{name} has {a_thing}.",
+        "{name} [owns|bought|found|got] {a_thing}.",
+        "the {noun} of {name} is {value}.",
+        "{name}'s {noun} is {value}.",
+    ),
+    "count": ("{name} has {count}.", "{name} [bought|picked|found|got] {count}.", "there are {count} in {name}'s bag."),
+    "place": (
+        "{name} is {value}.",
+        "{name} [is sitting|is waiting|is playing] {value}.",
+        "{name} went for a walk {value}.",
+    ),
+    "pet": (
+        "{name} has {a_thing} called {value}.",
+        "{name}'s {noun} is called {value}.",
+        "the {noun} of {name} is called {value}.",
+    ),
     "hobby": ("{name} likes {value}.", "{name} loves {value}.", "the hobby of {name} is {value}."),
     "age": ("{name} is {value} years old.", "{name} turned {value} this year."),
     "gift": ("{name} gave {a_thing} to {other}.", "{other} got {a_thing} from {name}."),
@@ -91,8 +111,13 @@ _QUESTIONS: dict[str, tuple[tuple[str, str, str], ...]] = {
 }
 
 _FRAMES = (
-    "{passage} {question}", "{passage}\n\n{question}", "{passage}\n{question}", "Passage: {passage}\nQuestion: {question}",
-    "[Read this|Here is a text|Read the text]: {passage}\n\n{question}", "{question}\n\n{passage}", "[Text|Story]: {passage}\n[Answer this|Now tell me]: {question}",
+    "{passage} {question}",
+    "{passage}\n\n{question}",
+    "{passage}\n{question}",
+    "Passage: {passage}\nQuestion: {question}",
+    "[Read this|Here is a text|Read the text]: {passage}\n\n{question}",
+    "{question}\n\n{passage}",
+    "[Text|Story]: {passage}\n[Answer this|Now tell me]: {question}",
     "[Answer from the text|Answer the question]. {passage} {question}",
 )
 
@@ -121,8 +146,15 @@ def _facts(rng) -> list[Fact]:
     for name in names:
         for _ in range(rng.choice((1, 1, 2))):
             fact = _fact(rng, rng.choice(sorts), name, names, shared)
-            if not any(other.sort == fact.sort and (other.value == fact.value or other.noun == fact.noun and other.name == name
-                       or fact.sort in ("place", "age", "hobby") and other.name == name) for other in facts.values()):
+            if not any(
+                other.sort == fact.sort
+                and (
+                    other.value == fact.value
+                    or (other.noun == fact.noun and other.name == name)
+                    or (fact.sort in ("place", "age", "hobby") and other.name == name)
+                )
+                for other in facts.values()
+            ):
                 facts[fact.sort, fact.name, fact.noun] = fact
     if not facts:
         return _facts(rng)
@@ -141,7 +173,11 @@ def _fact(rng, sort: str, name: str, names: list[str], shared: str) -> Fact:
         place = rng.choice(list(words.PLACES))
         return Fact(sort, name, "", f"{words.PLACES[place]} the {place}")
     if sort == "pet":
-        pet = words.invented_word(rng).capitalize() if rng.random() < 0.4 else rng.choice(("Bella", "Rex", "Coco", "Luna", "Max", "Mimi", "Bobo", "Fluffy", "Spot", "Toby"))
+        pet = (
+            words.invented_word(rng).capitalize()
+            if rng.random() < 0.4
+            else rng.choice(("Bella", "Rex", "Coco", "Luna", "Max", "Mimi", "Bobo", "Fluffy", "Spot", "Toby"))
+        )
         return Fact(sort, name, rng.choice("dog cat pony rabbit hamster parrot goat".split()), pet)
     if sort == "hobby":
         return Fact(sort, name, "", rng.choice(words.HOBBIES))
@@ -156,7 +192,8 @@ def _unambiguous(facts: list[Fact]) -> list[Fact]:
     nouns = [fact.noun for fact in facts if fact.noun]
     pairs = [(fact.name, fact.other) for fact in facts]
     return [
-        fact for fact in facts
+        fact
+        for fact in facts
         if fact.sort != "gift" or (nouns.count(fact.noun) == 1 and pairs.count((fact.name, fact.other)) == 1)
     ] or facts[:1]
 
@@ -180,12 +217,42 @@ def _frame(rng, passage: str, question: str) -> str:
 
 
 _SUMS = (
-    ("{name} has {count}. {other} gives {him} {more} more.", "how many {nouns} does {name} have [now|then]?", "+", "{a} plus {b} is {c}. {name} has {total} now."),
-    ("{name} has {count}. {He} [finds|buys|gets|picks] {more} more.", "how many {nouns} does {name} have [now|in the end|altogether]?", "+", "{a} plus {b} is {c}. {name} has {total} now."),
-    ("{name} has {count}. {He} [eats|loses|gives away|sells] {more}.", "how many {nouns} [are left|does {name} have now|does {name} still have]?", "-", "{a} minus {b} is {c}. {name} has {total} left."),
-    ("{name} has {count}. {He} gives {more} to {other}.", "how many {nouns} [are left|does {name} have now|does {name} still have]?", "-", "{a} minus {b} is {c}. {name} has {total} left."),
-    ("{name} has {count}. {other} has {more_nouns}.", "how many {nouns} do they have [together|in all|altogether]?", "+", "{a} plus {b} is {c}. They have {total} together."),
-    ("{name} has {count} and {other} has {more_nouns}.", "how many {nouns} do {name} and {other} have [together|in all|altogether]?", "+", "{a} plus {b} is {c}. They have {total} together."),
+    (
+        "{name} has {count}. {other} gives {him} {more} more.",
+        "how many {nouns} does {name} have [now|then]?",
+        "+",
+        "{a} plus {b} is {c}. {name} has {total} now.",
+    ),
+    (
+        "{name} has {count}. {He} [finds|buys|gets|picks] {more} more.",
+        "how many {nouns} does {name} have [now|in the end|altogether]?",
+        "+",
+        "{a} plus {b} is {c}. {name} has {total} now.",
+    ),
+    (
+        "{name} has {count}. {He} [eats|loses|gives away|sells] {more}.",
+        "how many {nouns} [are left|does {name} have now|does {name} still have]?",
+        "-",
+        "{a} minus {b} is {c}. {name} has {total} left.",
+    ),
+    (
+        "{name} has {count}. {He} gives {more} to {other}.",
+        "how many {nouns} [are left|does {name} have now|does {name} still have]?",
+        "-",
+        "{a} minus {b} is {c}. {name} has {total} left.",
+    ),
+    (
+        "{name} has {count}. {other} has {more_nouns}.",
+        "how many {nouns} do they have [together|in all|altogether]?",
+        "+",
+        "{a} plus {b} is {c}. They have {total} together.",
+    ),
+    (
+        "{name} has {count} and {other} has {more_nouns}.",
+        "how many {nouns} do {name} and {other} have [together|in all|altogether]?",
+        "+",
+        "{a} plus {b} is {c}. They have {total} together.",
+    ),
 )
 
 
@@ -199,9 +266,18 @@ def _sum(rng) -> Document:
         a, b = max(a, b) + 1, min(a, b)
     total = a + b if sign == "+" else a - b
     slots = {
-        "name": name, "other": other, "him": pronouns.him, "He": pronouns.he.capitalize(), "a": str(a), "b": str(b),
-        "c": str(total), "count": words.amount(a, noun), "more": str(b), "more_nouns": words.amount(b, noun),
-        "nouns": words.plural(noun), "total": words.amount(total, noun),
+        "name": name,
+        "other": other,
+        "him": pronouns.him,
+        "He": pronouns.he.capitalize(),
+        "a": str(a),
+        "b": str(b),
+        "c": str(total),
+        "count": words.amount(a, noun),
+        "more": str(b),
+        "more_nouns": words.amount(b, noun),
+        "nouns": words.plural(noun),
+        "total": words.amount(total, noun),
     }
     passage = say(rng, story, **slots)
     if rng.random() < 0.3:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from . import lexicon as words
 from .document import Document, assistant, say, user
@@ -37,12 +38,23 @@ _FOODS = [words.plural(food) for food in words.FOODS]
 _FIELDS: dict[str, Callable[[Any], Value]] = {
     "age": _number_field(3, 90, "{name} is {v} years old.", "{name} turned {v} this year."),
     "size": _number_field(40, 200, "{name} is {v} centimetres tall.", "the size of {name} is {v}."),
-    "friends": _number_field(1, 30, "{name} has {v} friends.",),
+    "friends": _number_field(
+        1,
+        30,
+        "{name} has {v} friends.",
+    ),
     "score": _number_field(0, 100, "{name} has a score of {v}.", "{name} got {v} points."),
     "city": _word_field(words.CITIES, "{name} lives in {v}.", "{name} comes from {v}.", "the home of {name} is {v}."),
     "job": _word_field(words.PEOPLE[2:20], "{name} is a {v}.", "{name} works as a {v}."),
-    "pet": _word_field("dog cat pony rabbit hamster parrot goat".split(), "{name} has a {v}.", "the pet of {name} is a {v}."),
-    "colour": _word_field(words.COLOURS, "{name}'s favourite colour is {v}.", "{name} likes the colour {v}.", "the colour {name} likes best is {v}."),
+    "pet": _word_field(
+        "dog cat pony rabbit hamster parrot goat".split(), "{name} has a {v}.", "the pet of {name} is a {v}."
+    ),
+    "colour": _word_field(
+        words.COLOURS,
+        "{name}'s favourite colour is {v}.",
+        "{name} likes the colour {v}.",
+        "the colour {name} likes best is {v}.",
+    ),
     "hobby": _word_field(words.HOBBIES, "{name} likes {v}.", "{name}'s hobby is {v}.", "{name} loves {v}."),
     "day": _word_field(words.WEEKDAYS, "{name} comes on {v}.", "the day of {name} is {v}."),
     "object": _word_field(words.OBJECTS, "{name} owns a {v}.", "{name} carries a {v}."),
@@ -52,18 +64,27 @@ _FIELDS: dict[str, Callable[[Any], Value]] = {
     "student": _truth_field("{name} is a student.", "{name} is not a student."),
     "foods": _list_field(_FOODS, "{name} eats {v}.", "{name} likes to eat {v}."),
     "colours": _list_field(words.COLOURS, "the colours of {name} are {v}.", "{name} paints with {v}."),
-    "items": _list_field(words.OBJECTS, "in the bag of {name} there are these things: {v}.", "{name} has these things: {v}."),
+    "items": _list_field(
+        words.OBJECTS, "in the bag of {name} there are these things: {v}.", "{name} has these things: {v}."
+    ),
 }
 
 _TYPE_WORDS = {
-    str: ("string", "string", "text"), bool: ("boolean", "boolean", "true or false"),
-    int: ("number", "number", "integer"), list: ("list of strings", "list of strings", "array of strings", "list"),
+    str: ("string", "string", "text"),
+    bool: ("boolean", "boolean", "true or false"),
+    int: ("number", "number", "integer"),
+    list: ("list of strings", "list of strings", "array of strings", "list"),
 }
 
 _REQUESTS = (
-    "{facts} [Write|Give me|Make|Return] a JSON object with {shape}.", "[Write|Make|Give me|Return] a JSON object with {shape}. {facts}",
-    "{facts}\n\n[Turn this into|Write this as|Put this into|Answer with] JSON with {shape}.", "[Fill|Give|Write] JSON with {shape}.\n\n{facts}",
-    "Text: {facts}\nShape: {bare}\nJSON:", "Shape: {bare}\n{facts}", "{facts} [Answer as|Write] JSON of the shape {bare}[.|]", "[Extract|Read out] {shape} as JSON: {facts}",
+    "{facts} [Write|Give me|Make|Return] a JSON object with {shape}.",
+    "[Write|Make|Give me|Return] a JSON object with {shape}. {facts}",
+    "{facts}\n\n[Turn this into|Write this as|Put this into|Answer with] JSON with {shape}.",
+    "[Fill|Give|Write] JSON with {shape}.\n\n{facts}",
+    "Text: {facts}\nShape: {bare}\nJSON:",
+    "Shape: {bare}\n{facts}",
+    "{facts} [Answer as|Write] JSON of the shape {bare}[.|]",
+    "[Extract|Read out] {shape} as JSON: {facts}",
 )
 
 
@@ -101,9 +122,21 @@ def _of_a_thing(rng) -> Document:
     answer: dict[str, Any] = {}
     sentences = []
     for field in fields:
-        value = rng.randint(1, 999) if rng.random() < 0.4 else rng.choice((words.invented_word(rng), rng.choice(_THING_WORDS), rng.choice(_THING_WORDS)))
+        value = (
+            rng.randint(1, 999)
+            if rng.random() < 0.4
+            else rng.choice((words.invented_word(rng), rng.choice(_THING_WORDS), rng.choice(_THING_WORDS)))
+        )
         answer[field] = value
-        sentences.append(say(rng, rng.choice(("the {f} of the {t} is {v}.", "the {f} is {v}.", "the {t} has the {f} {v}.", "{f}: {v}.")), f=field, t=thing, v=str(value)))
+        sentences.append(
+            say(
+                rng,
+                rng.choice(("the {f} of the {t} is {v}.", "the {f} is {v}.", "the {t} has the {f} {v}.", "{f}: {v}.")),
+                f=field,
+                t=thing,
+                v=str(value),
+            )
+        )
     return _document(rng, answer, sentences, (thing, *fields))
 
 
@@ -129,6 +162,10 @@ def _request(rng, answer: dict[str, Any], facts: str) -> str:
     kinds = {field: rng.choice(_TYPE_WORDS[type(value)]) for field, value in answer.items()}
     style = rng.choice(("{f} ({t})", "{f} ({t})", '"{f}" ({t})', "{f}: {t}", "{f}"))
     shape = _listed([style.format(f=field, t=kind) for field, kind in kinds.items()])
-    opening = rng.choice(("the fields ", "the keys ", "these fields: ", "")) if len(answer) > 1 else rng.choice(("the field ", "the key ", ""))
+    opening = (
+        rng.choice(("the fields ", "the keys ", "these fields: ", ""))
+        if len(answer) > 1
+        else rng.choice(("the field ", "the key ", ""))
+    )
     bare = "{" + ", ".join(f'"{field}": {kind}' for field, kind in kinds.items()) + "}"
     return say(rng, rng.choice(_REQUESTS), facts=facts, shape=opening + shape, bare=bare)

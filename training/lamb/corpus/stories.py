@@ -52,10 +52,16 @@ def _wish(rng) -> Wish:
         name = words.invented_word(rng).capitalize() if rng.random() < 0.1 else name
     given = rng.choices((("hero", "place"), ("hero",), ("place",), ()), weights=(78, 14, 4, 4))[0]
     asked = set(given)
-    for part, chance in (("thing", 0.4 if given else 0), ("mood", 0.35), ("name", 0.6 if name and "hero" in given else 0)):
+    for part, chance in (
+        ("thing", 0.4 if given else 0),
+        ("mood", 0.35),
+        ("name", 0.6 if name and "hero" in given else 0),
+    ):
         if rng.random() < chance:
             asked.add(part)
-    mood = rng.choice(list(words.MOODS)) if "mood" in asked else rng.choice(("happy", "happy", "brave", "calm", "funny"))
+    mood = (
+        rng.choice(list(words.MOODS)) if "mood" in asked else rng.choice(("happy", "happy", "brave", "calm", "funny"))
+    )
     thing = rng.choice(_OBJECTS)
     return Wish(hero, place, thing, mood, name, pronouns, frozenset(asked))
 
@@ -117,13 +123,21 @@ def _slots(rng, wish: Wish) -> dict[str, str]:
     friend_trait = rng.choice(words.TRAITS) + " " if rng.random() < 0.5 else ""
     preposition = words.PLACES.get(wish.place, "near")
     return {
-        "hero": wish.name or f"the {wish.hero}", "a_hero": _introduced(rng, trait + wish.hero, wish.name),
-        "friend": f"the {friend}", "a_friend": words.article(friend_trait + friend),
-        "place": f"the {wish.place}", "at": f"{preposition} the {wish.place}",
-        "obj": wish.thing, "an_obj": words.article(look + wish.thing),
-        "he": wish.pronouns.he, "him": wish.pronouns.him, "his": wish.pronouns.his,
+        "hero": wish.name or f"the {wish.hero}",
+        "a_hero": _introduced(rng, trait + wish.hero, wish.name),
+        "friend": f"the {friend}",
+        "a_friend": words.article(friend_trait + friend),
+        "place": f"the {wish.place}",
+        "at": f"{preposition} the {wish.place}",
+        "obj": wish.thing,
+        "an_obj": words.article(look + wish.thing),
+        "he": wish.pronouns.he,
+        "him": wish.pronouns.him,
+        "his": wish.pronouns.his,
         "his_own": "hers" if wish.pronouns is words.SHE else "his",
-        "fhe": friend_pronouns.he, "fhim": friend_pronouns.him, "fhis": friend_pronouns.his,
+        "fhe": friend_pronouns.he,
+        "fhim": friend_pronouns.him,
+        "fhis": friend_pronouns.his,
     }
 
 
@@ -151,25 +165,34 @@ _REQUESTS: dict[frozenset[str], tuple[str, ...]] = {
         _TELL + " {a_story} about {who} and {a_place}{with_it}{mark}",
         _TELL + " {a_story} [where|in which] {who} [goes to|visits|comes to|lives near] {a_place}{with_thing}{mark}",
         _TELL + " {a_story} about {who} who [lives|is|walks|gets lost|plays] {where}{and_has}{mark}",
-        "{a_story} about {who} {where}{with_it}[|, please].", "{a_story} about {who} and {a_place}{and_it}[|, please].",
-        "{a_story}: {who}, {a_place}{and_it}.", "{who}, {a_place}{and_it}: [tell a story|make a story of it|write a story][.|!]",
+        "{a_story} about {who} {where}{with_it}[|, please].",
+        "{a_story} about {who} and {a_place}{and_it}[|, please].",
+        "{a_story}: {who}, {a_place}{and_it}.",
+        "{who}, {a_place}{and_it}: [tell a story|make a story of it|write a story][.|!]",
         "[Tell|Write] {a_story} [with|that has] {who}, {a_place}{and_it} in it.",
         "[Tell me|Write|Please write] {a_story}. [The hero is|It is about|It should be about] {who}, and it [happens|takes place] {where}.{it_too}",
         "Hero: {who}. Place: {a_place}.{it_line}{mood_line} [Write|Tell] the story.",
-        "[Once more a story|Another story], please: {who} {where}{with_it}.", "What happened to {who} {where}{with_it}?",
+        "[Once more a story|Another story], please: {who} {where}{with_it}.",
+        "What happened to {who} {where}{with_it}?",
         "[Do you know|Have you got] {a_story} about {who} and {a_place}{and_it}?",
     ),
     frozenset({"hero"}): (
-        _TELL + " {a_story} about {who}{with_it}{mark}", "{a_story} about {who}{with_it}[|, please].",
-        "[Do you know|Have you got] {a_story} about {who}{with_it}?", "[Tell me|Write] something about {who}{with_it}{mark}",
-        "What did {who} do?", "[Another|Another story|One more story] about {who}{with_it}[, please|].",
+        _TELL + " {a_story} about {who}{with_it}{mark}",
+        "{a_story} about {who}{with_it}[|, please].",
+        "[Do you know|Have you got] {a_story} about {who}{with_it}?",
+        "[Tell me|Write] something about {who}{with_it}{mark}",
+        "What did {who} do?",
+        "[Another|Another story|One more story] about {who}{with_it}[, please|].",
     ),
     frozenset({"place"}): (
-        _TELL + " {a_story} about {a_place}{with_it}{mark}", _TELL + " {a_story} that [happens|takes place] {where}{mark}",
+        _TELL + " {a_story} about {a_place}{with_it}{mark}",
+        _TELL + " {a_story} that [happens|takes place] {where}{mark}",
         "[What happened|Tell me what happened] {where}?",
     ),
     frozenset(): (
-        _TELL + " {a_story}{mark}", "{a_story}, please.", "[Another story|One more story|Another one|One more], please[.|!]",
+        _TELL + " {a_story}{mark}",
+        "{a_story}, please.",
+        "[Another story|One more story|Another one|One more], please[.|!]",
         "[Do you know|Have you got] {a_story}?",
     ),
 }

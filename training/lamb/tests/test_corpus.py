@@ -147,7 +147,14 @@ class WordsTest(unittest.TestCase):
             self.assertEqual(lexicon.article(noun), expected)
 
     def test_plurals(self):
-        cases = {"plum": "plums", "cherry": "cherries", "box": "boxes", "mouse": "mice", "key": "keys", "peach": "peaches"}
+        cases = {
+            "plum": "plums",
+            "cherry": "cherries",
+            "box": "boxes",
+            "mouse": "mice",
+            "key": "keys",
+            "peach": "peaches",
+        }
         for noun, expected in cases.items():
             self.assertEqual(lexicon.plural(noun), expected)
 

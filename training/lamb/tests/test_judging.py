@@ -25,13 +25,26 @@ class JudgingTest(unittest.TestCase):
         self.check(judging.passage_right, {"right": "red", "wrong": ["blue"]}, cases)
 
     def test_tool(self):
-        cases = [(_CALL, True), (_CALL.replace("Oslo", "Rome"), False), (_CALL + " ok", False), ("It is sunny.", False),
-                 (_CALL.replace("}}", "}"), False), (_CALL.replace("get_weather", "calculate"), False)]
+        cases = [
+            (_CALL, True),
+            (_CALL.replace("Oslo", "Rome"), False),
+            (_CALL + " ok", False),
+            ("It is sunny.", False),
+            (_CALL.replace("}}", "}"), False),
+            (_CALL.replace("get_weather", "calculate"), False),
+        ]
         self.check(judging.tool_right, {"tool": "get_weather", "arguments": {"city": "Oslo"}}, cases)
 
     def test_shape(self):
-        cases = [('{"age": 3}', True), ('{"age": 4}', True), ('{"age": "3"}', False), ('{"age": true}', False),
-                 ('{"age": 3, "x": 1}', False), ("[3]", False), ("age: 3", False)]
+        cases = [
+            ('{"age": 3}', True),
+            ('{"age": 4}', True),
+            ('{"age": "3"}', False),
+            ('{"age": true}', False),
+            ('{"age": 3, "x": 1}', False),
+            ("[3]", False),
+            ("age: 3", False),
+        ]
         self.check(judging.shape_followed, {"types": {"age": "int"}}, cases)
 
     def test_loops(self):
