@@ -39,6 +39,9 @@ impl GGUFLoader {
 
     /// Opens a model that is in memory.
     ///
+    /// The alignment of tensor data counts from the start of the bytes; their address is aligned no better than the
+    /// buffer they came in.
+    ///
     /// # Errors
     /// As for a file; one part of a split model is [`SplitFault::InMemory`].
     pub fn from_bytes(bytes: SharedBytes) -> Result<Self, Error> {

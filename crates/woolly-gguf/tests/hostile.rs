@@ -74,7 +74,7 @@ fn tensor_fault(raw: Raw) -> TensorFault {
 
 #[test]
 fn keys_and_values_that_break_a_rule_are_named() {
-    let nested = (0..5).fold(one_entry().text(b"k").u32(9), |raw, _| raw.u32(9).u64(1));
+    let nested = (0..4).fold(one_entry().text(b"k").u32(9), |raw, _| raw.u32(9).u64(1));
     let alignment = |ty, bytes: &[u8]| one_entry().text(b"general.alignment").u32(ty).bytes(bytes);
     let cases = [
         (one_entry().text(b"").u32(4), KeyFault::Empty),

@@ -143,7 +143,12 @@ fn a_change_while_in_use_is_noticed_but_a_replacement_is_none() {
 
     let loader = GGUFLoader::builder().prefetch_size_mb(0).build(&path).expect("valid");
     let length = loader.file_bytes();
-    fs::OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(length - 1)).expect("truncated");
+    let file = fs::OpenOptions::new().write(true).open(&path).expect("writable");
+    file.set_modified(std::time::UNIX_EPOCH).expect("as if it had been overwritten");
+    let error = loader.check_unchanged().expect_err("overwritten");
+    assert!(matches!(error.root(), Error::Changed { opened, now } if opened == now), "{error}");
+
+    file.set_len(length - 1).expect("truncated");
     let error = loader.check_unchanged().expect_err("truncated");
     assert!(
         matches!(error.root(), Error::Changed { opened, now } if (*opened, *now) == (length, length - 1)),
