@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use woolly_cpu::{Cpu, CpuOptions};
 use woolly_gguf::GGUFLoader;
 use woolly_model::{Config, Decoder, LoadProgress, Runner, RunnerOptions};
 use woolly_tensor::{Backend, CacheSpec, CacheType, Reference};
@@ -14,18 +15,21 @@ use crate::Error;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Device {
-    /// Plain scalar arithmetic in double precision: very slow, to check the others against.
+    /// The processor, with the best instructions it has.
     #[default]
+    Cpu,
+    /// Plain scalar arithmetic in double precision: very slow, to check the others against.
     Reference,
 }
 
 impl Device {
     /// Every device this build knows.
-    pub const ALL: &'static [Self] = &[Self::Reference];
+    pub const ALL: &'static [Self] = &[Self::Cpu, Self::Reference];
 
-    /// Returns the device's name: `reference`.
+    /// Returns the device's name: `cpu`, `reference`.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Cpu => "cpu",
             Self::Reference => "reference",
         }
     }
@@ -34,10 +38,11 @@ impl Device {
     pub(crate) fn load(
         self,
         loader: &GGUFLoader,
-        _threads: Option<usize>,
+        threads: Option<usize>,
         on_progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Box<dyn Loaded>, Error> {
         match self {
+            Self::Cpu => load(Cpu::new(CpuOptions { threads, ..CpuOptions::default() })?, loader, on_progress),
             Self::Reference => load(Reference::new(), loader, on_progress),
         }
     }

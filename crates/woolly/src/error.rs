@@ -20,6 +20,9 @@ pub enum Error {
     /// A request is out of range, or failed while it was served.
     #[error(transparent)]
     Engine(woolly_engine::Error),
+    /// The processor backend could not be set up.
+    #[error(transparent)]
+    Cpu(#[from] woolly_cpu::CpuError),
     /// The memory for a session would not fit.
     #[error(
         "a context of {context} tokens needs {} for keys and values and {} for computing, but only {} are available",
@@ -98,6 +101,7 @@ impl Error {
             Self::Model(error) => model_kind(error),
             Self::Text(error) => text_kind(error),
             Self::Engine(error) => engine_kind(error),
+            Self::Cpu(_) => ErrorKind::Device,
             Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
             Self::ContextTooLong { .. } | Self::TextTooShort { .. } | Self::Read { .. } => ErrorKind::InvalidRequest,
             Self::Cancelled => ErrorKind::Cancelled,

@@ -35,6 +35,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chat;
 mod completion;
 mod device;
 mod error;
@@ -46,6 +47,7 @@ mod plan;
 mod session;
 mod summary;
 
+pub use chat::{Chat, ChatStream, Message};
 pub use completion::{Chunk, Completion, FinishReason, Usage};
 pub use device::Device;
 pub use error::{Error, ErrorKind};
@@ -65,7 +67,7 @@ pub use woolly_text::Tokenizer;
 /// What most programs need, in one line.
 pub mod prelude {
     pub use crate::{
-        CancelToken, Completion, Error, FinishReason, GGUFLoader, GenerateOptions, Model, SamplingParams, Session,
-        Stream,
+        CancelToken, Chat, Completion, Error, FinishReason, GGUFLoader, GenerateOptions, Model, SamplingParams,
+        Session, Stream,
     };
 }

@@ -8,10 +8,10 @@ use woolly_engine::Generator;
 use woolly_gguf::GGUFLoader;
 use woolly_model::{Config, LoadProgress, RunnerOptions};
 use woolly_tensor::CacheType;
-use woolly_text::Tokenizer;
+use woolly_text::{ChatTemplate, Tokenizer};
 
 use crate::device::Loaded;
-use crate::{Completion, Device, Error, GenerateOptions, Session, Summary, plan};
+use crate::{Chat, Completion, Device, Error, GenerateOptions, Session, Summary, plan};
 
 /// Context of a session when nothing is said: enough for a conversation, little enough to fit anywhere.
 const DEFAULT_CONTEXT: usize = 4096;
@@ -25,6 +25,7 @@ pub struct Model(Arc<Inner>);
 struct Inner {
     loaded: Box<dyn Loaded>,
     tokenizer: Tokenizer,
+    template: ChatTemplate,
     end_ids: Arc<[u32]>,
     summary: Summary,
     context: usize,
@@ -77,6 +78,14 @@ impl Model {
         Ok(Session::new(self.clone(), self.generator(self.0.context, PREFILL_ROWS, 1)?))
     }
 
+    /// Opens a conversation in the form of the model's own chat template.
+    ///
+    /// # Errors
+    /// [`Error::Text`] when the model has no usable template; as [`session`](Self::session).
+    pub fn chat(&self) -> Result<Chat, Error> {
+        Chat::new(self.session()?)
+    }
+
     /// Returns the tokenizer.
     pub fn tokenizer(&self) -> &Tokenizer {
         &self.0.tokenizer
@@ -100,6 +109,10 @@ impl Model {
     /// Returns a description of the device in use: `cpu (avx512, 2 threads)`.
     pub fn device(&self) -> String {
         self.0.loaded.describe()
+    }
+
+    pub(crate) fn template(&self) -> &ChatTemplate {
+        &self.0.template
     }
 
     /// Returns the tokens that end an answer.
@@ -187,10 +200,11 @@ impl<'a> ModelBuilder<'a> {
         let mut report = self.on_progress.unwrap_or_else(|| Box::new(|_| ()));
         let loaded = self.device.load(loader, self.threads, &mut report)?;
         let tokenizer = Tokenizer::from_metadata(loader.metadata())?;
+        let template = ChatTemplate::from_metadata(loader.metadata(), &tokenizer);
         let context = resolve_context(self.context, loaded.config().context_length)?;
         let end_ids = tokenizer.end_of_generation().into();
         let cache_type = self.cache_type.unwrap_or(CacheType::F16);
-        Ok(Model(Arc::new(Inner { loaded, tokenizer, end_ids, summary, context, cache_type })))
+        Ok(Model(Arc::new(Inner { loaded, tokenizer, template, end_ids, summary, context, cache_type })))
     }
 }
 

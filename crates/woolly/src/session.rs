@@ -158,10 +158,14 @@ impl Iterator for Stream<'_> {
 impl Stream<'_> {
     /// Ends the answer here and returns it with counts and timings; complete if the iterator was run to its end.
     pub fn finish(self) -> Completion {
+        self.completion()
+    }
+
+    pub(crate) fn completion(&self) -> Completion {
         let timings = self.generation.timings();
         Completion {
-            text: self.answer,
-            finish_reason: self.finish.unwrap_or(FinishReason::Cancelled),
+            text: self.answer.clone(),
+            finish_reason: self.finish.clone().unwrap_or(FinishReason::Cancelled),
             usage: Usage {
                 prompt_tokens: timings.prompt_tokens,
                 cached_tokens: timings.cached_tokens,
