@@ -5,6 +5,7 @@
 //! broken does not stop a model from loading; it is an error when it is used.
 
 mod clock;
+mod filters;
 mod json;
 mod methods;
 mod python;

@@ -120,6 +120,28 @@ pub(super) fn float(number: f64) -> String {
     if plain.contains('.') { plain } else { plain + ".0" }
 }
 
+/// `str.splitlines`: the lines of `text` without their ends, and no empty line after a last end.
+pub(super) fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let end = rest.find(is_line_end).unwrap_or(rest.len());
+        let (line, after) = rest.split_at(end);
+        let mut chars = after.chars();
+        rest = match chars.next() {
+            Some('\r') => chars.as_str().strip_prefix('\n').unwrap_or(chars.as_str()),
+            _ => chars.as_str(),
+        };
+        Some(line)
+    })
+}
+
+fn is_line_end(c: char) -> bool {
+    matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,6 +150,15 @@ mod tests {
         let mut out = String::new();
         repr(&value, 0, &mut out).expect("not nested");
         out
+    }
+
+    #[test]
+    fn lines_as_python_splits_them() {
+        let cases: [(&str, &[&str]); 4] =
+            [("", &[]), ("a", &["a"]), ("a\r\n\nb\n", &["a", "", "b"]), ("a\u{2028}b\rc", &["a", "b", "c"])];
+        for (text, expected) in cases {
+            assert_eq!(lines(text).collect::<Vec<_>>(), expected, "{text:?}");
+        }
     }
 
     #[test]
