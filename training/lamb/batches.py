@@ -62,6 +62,12 @@ def collate(documents: list[Encoded], device: torch.device) -> Batch:
     return Batch(ids.to(device), targets.to(device), weights.to(device))
 
 
+def thinned(document: Encoded, rng: random.Random) -> Encoded:
+    """Replaces a weight below 1 by the chance of weight 1: the same in the mean, with fewer logits to compute."""
+    weights = [weight if weight >= 1.0 else float(rng.random() < weight) for weight in document.weights]
+    return Encoded(document.ids, weights)
+
+
 class Loader:
     """Batches of about ``tokens`` tokens each; ``position`` (a document number) is where a stopped run goes on."""
 
@@ -86,9 +92,10 @@ class Loader:
     def _pool(self) -> list[Encoded]:
         pool: list[Encoded] = []
         total = 0
+        rng = random.Random(f"{self.seed}/thinning/{self.position}")
         stream = mixture.stream(self.seed, "train", self.position, long_share=self.long_share)
         while total < _POOL_BATCHES * self.tokens:
-            document = encode(self.tokenizer, next(stream))
+            document = thinned(encode(self.tokenizer, next(stream)), rng)
             self.position += 1
             if len(document.ids) <= self.context:
                 pool.append(document)

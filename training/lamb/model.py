@@ -20,7 +20,7 @@ class Shape:
     vocabulary: int = 3072
     width: int = 256
     hidden: int = 768
-    layers: int = 5
+    layers: int = 4
     heads: int = 4
     kv_heads: int = 2
     context: int = 1024
@@ -142,17 +142,27 @@ class Lamb(nn.Module):
         self.apply(_initialise)
 
     def forward(self, ids: Tensor) -> Tensor:
+        return F.linear(self.hidden(ids), self.embed_tokens.weight)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """What the output matrix is applied to, [batch, time, width]."""
         time = ids.shape[1]
         cos, sin = self.cos[:time], self.sin[:time]
         x = self.embed_tokens(ids)
         for layer in self.layers:
             x = layer(x, cos, sin)
-        return F.linear(self.norm(x), self.embed_tokens.weight)
+        return self.norm(x)
 
     def loss(self, ids: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Sum over all tokens of weight times negative log-likelihood; shapes [batch, time]."""
-        logits = self(ids).flatten(0, 1).float()
-        return (F.cross_entropy(logits, targets.flatten(), reduction="none") * weights.flatten()).sum()
+        """Sum over all tokens of weight times negative log-likelihood; shapes [batch, time].
+
+        Logits are only computed where the weight is not zero: the vocabulary is wide for so small a model.
+        """
+        counted = weights.flatten().nonzero()[:, 0]
+        hidden = self.hidden(ids).flatten(0, 1)[counted]
+        logits = F.linear(hidden, self.embed_tokens.weight).float()
+        losses = F.cross_entropy(logits, targets.flatten()[counted], reduction="none")
+        return (losses * weights.flatten()[counted]).sum()
 
 
 def _initialise(module: nn.Module) -> None:

@@ -198,7 +198,7 @@ def _one_step(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
     progress["step"] += 1
-    progress["tokens"] += sum(int((batch.weights > 0).sum()) for batch in step)
+    progress["tokens"] += sum(batch.ids.numel() for batch in step)
     progress["seconds"] += time.monotonic() - started
 
 
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--matrix-rate", type=float, default=0.02)
     parser.add_argument("--other-rate", type=float, default=0.004)
     parser.add_argument("--batch", type=int, default=1024, help="tokens of one batch")
-    parser.add_argument("--accumulate", type=int, default=6, help="batches of one step")
+    parser.add_argument("--accumulate", type=int, default=5, help="batches of one step")
     parser.add_argument("--long-share", type=float, default=0.06)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--log-every", type=int, default=10)

@@ -22,7 +22,7 @@ CALL_END = "</tool_call>"
 ENDINGS = (END_OF_TEXT, TURN_END)
 
 # The reader of a prompt need not predict it, but its sentences still teach the language.
-PROMPT_WEIGHT = 0.1
+PROMPT_WEIGHT = 0.15
 # Short answers that have to be copied or computed would drown among the many tokens of the stories.
 _ANSWER_WEIGHTS = {"passage": 3.0, "json": 2.0, "tool": 2.0, "rephrase": 2.0, "talk": 1.5, "long": 1.5}
 _HELD_OUT_ONE_IN = 16
