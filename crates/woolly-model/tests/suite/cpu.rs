@@ -11,7 +11,7 @@ use woolly_cpu::{Cpu, CpuOptions};
 use woolly_tensor::Backend;
 
 use crate::golden::{Distance, Golden, Storage};
-use crate::{generated, golden};
+use crate::{batching, generated, golden, hostile, malformed};
 
 /// Sums of these models' sizes in single precision, in any order.
 const SINGLE_PRECISION: f64 = 1e-4;
@@ -58,4 +58,29 @@ fn bound(golden: &Golden, storage: Storage) -> Distance {
 #[test]
 fn cpu_agrees_with_the_naive_implementation() {
     on_every_level("cpu_agrees_with_the_naive_implementation", |cpu| generated::check(cpu, SINGLE_PRECISION));
+}
+
+#[test]
+fn cpu_gives_the_same_logits_however_tokens_are_divided_into_steps() {
+    let test = "cpu_gives_the_same_logits_however_tokens_are_divided_into_steps";
+    on_every_level(test, |cpu| batching::check(cpu, SINGLE_PRECISION));
+}
+
+#[test]
+fn cpu_refuses_or_runs_malformed_models() {
+    let test = "cpu_refuses_or_runs_malformed_models";
+    on_every_level(test, |cpu| malformed::check(test, cpu));
+}
+
+#[test]
+fn cpu_survives_every_value_of_every_key() {
+    on_every_level("cpu_survives_every_value_of_every_key", hostile::check_keys);
+}
+
+#[test]
+fn cpu_survives_every_weight_and_hides_none_that_is_not_a_number() {
+    on_every_level("cpu_survives_every_weight_and_hides_none_that_is_not_a_number", |cpu| {
+        hostile::check_weights(cpu);
+        hostile::check_not_numbers(cpu);
+    });
 }

@@ -50,6 +50,6 @@ pub(crate) fn deviation(found: &[f32], expected: &[f32]) -> (f64, f64) {
     assert_eq!(found.len(), expected.len(), "numbers of logits differ");
     let differences = found.iter().zip(expected).map(|(&a, &b)| (f64::from(a) - f64::from(b)).abs());
     // `f64::max` would forget a NaN.
-    let largest = differences.clone().fold(0.0, |max, d| if d <= max { max } else { d });
+    let largest = differences.clone().fold(0.0, |max: f64, d| if d <= max || max.is_nan() { max } else { d });
     (largest, (differences.map(|d| d * d).sum::<f64>() / found.len() as f64).sqrt())
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use woolly_gguf::Value;
 use woolly_model::Error;
-use woolly_tensor::Reference;
+use woolly_tensor::{Backend, Reference};
 
 use crate::drive::{logits, runner};
 use crate::fixture::{ExpertSpec, Fixture, Scaling, Spec};
@@ -26,13 +26,28 @@ fn models() -> Vec<Fixture> {
     vec![stretched, mixture]
 }
 
-fn run(fixture: &Fixture) -> Result<Vec<f32>, Error> {
-    let mut decoder = runner(&fixture.open(), &Arc::new(Reference::new()))?;
+fn run<B: Backend>(fixture: &Fixture, backend: &Arc<B>) -> Result<Vec<f32>, Error> {
+    let mut decoder = runner(&fixture.open(), backend)?;
     logits(&mut decoder, &[0, 3, 36, 1], 3)
 }
 
 #[test]
 fn no_value_of_any_key_causes_a_panic() {
+    check_keys(&Arc::new(Reference::new()));
+}
+
+#[test]
+fn weights_that_are_not_numbers_show_in_the_logits() {
+    check_not_numbers(&Arc::new(Reference::new()));
+}
+
+#[test]
+fn no_weight_causes_a_panic() {
+    check_weights(&Arc::new(Reference::new()));
+}
+
+/// Puts every value in the place of every key.
+pub(crate) fn check_keys<B: Backend>(backend: &Arc<B>) {
     let integers = [0, 1, 2, 3, 4, 5, 6, 7, 36, 38, 1 << 13, 1 << 20, 1 << 29, u64::from(u32::MAX), u64::MAX];
     let floats = [0.0, -0.0, -1.0, 1.0, 1e-38, 1e-45, 1e30, f32::MAX, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
     let others: [Value; 7] = [
@@ -48,13 +63,13 @@ fn no_value_of_any_key_causes_a_panic() {
         integers.iter().map(|&i| i.into()).chain(floats.iter().map(|&x| x.into())).chain(others).collect();
     let (mut ran, mut refused) = (0, 0);
     for fixture in models() {
-        run(&fixture).expect("the unchanged model runs");
+        run(&fixture, backend).expect("the unchanged model runs");
         for (key, value) in fixture.keys.keys().flat_map(|key| values.iter().map(move |value| (key, value))) {
             let mut changed = fixture.clone();
             changed.keys.insert(key.clone(), value.clone());
             // Shown only when the run below panics.
             println!("{key} = {value}");
-            let outcome = run(&changed);
+            let outcome = run(&changed, backend);
             ran += usize::from(outcome.is_ok());
             refused += usize::from(outcome.is_err_and(|error| !error.to_string().is_empty()));
         }
@@ -62,12 +77,12 @@ fn no_value_of_any_key_causes_a_panic() {
     assert!(ran > 0 && refused > 0, "{ran} ran, {refused} were refused: the values do not test both");
 }
 
-#[test]
-fn weights_that_are_not_numbers_show_in_the_logits() {
+/// A model with a weight that is not a number must not answer as if nothing were wrong.
+pub(crate) fn check_not_numbers<B: Backend>(backend: &Arc<B>) {
     for fixture in models() {
         // Of the experts, only those that are chosen can show.
         for name in fixture.tensors.keys().filter(|name| !name.contains("exps")) {
-            match run(&poisoned(&fixture, name, f32::NAN)) {
+            match run(&poisoned(&fixture, name, f32::NAN), backend) {
                 Ok(logits) => assert!(logits.iter().any(|x| x.is_nan()), "{name} is hidden"),
                 Err(error) => assert!(error.to_string().contains(name), "{name}: {error}"),
             }
@@ -75,14 +90,14 @@ fn weights_that_are_not_numbers_show_in_the_logits() {
     }
 }
 
-#[test]
-fn no_weight_causes_a_panic() {
+/// Puts extreme values into every tensor.
+pub(crate) fn check_weights<B: Backend>(backend: &Arc<B>) {
     for fixture in models() {
         for name in fixture.tensors.keys() {
             for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, 1e-45] {
                 // Shown only when the run below panics.
                 println!("{name}: {value}");
-                let outcome = run(&poisoned(&fixture, name, value));
+                let outcome = run(&poisoned(&fixture, name, value), backend);
                 assert!(outcome.is_ok() || name == "rope_freqs.weight", "{name}: {:?}", outcome.err());
             }
         }
