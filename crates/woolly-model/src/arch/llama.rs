@@ -6,6 +6,7 @@
 use woolly_tensor::{Backend, RopeStyle};
 
 use super::Network;
+use crate::config::ExpertDefaults;
 use crate::keys::Keys;
 use crate::layers::{AttentionTensors, Bias, ExpertMixture, FeedForward, RopeTable, SelfAttention, Vocabulary};
 use crate::pass::Pass;
@@ -14,7 +15,8 @@ use crate::{Config, Error, ExpertConfig};
 
 pub(super) fn keys(keys: &Keys<'_>) -> Result<Config, Error> {
     let mut config = Config::common(keys, RopeStyle::Adjacent)?;
-    config.experts = ExpertConfig::optional(keys, &config, true)?;
+    let defaults = ExpertDefaults { renormalise: true, width_of_all: false };
+    config.experts = ExpertConfig::optional(keys, &config, defaults)?;
     Ok(config)
 }
 

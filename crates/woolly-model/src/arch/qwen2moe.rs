@@ -6,6 +6,7 @@
 use woolly_tensor::{Backend, RopeStyle};
 
 use super::Network;
+use crate::config::ExpertDefaults;
 use crate::keys::Keys;
 use crate::layers::{AttentionTensors, Bias, ExpertMixture, RopeTable, SelfAttention, Vocabulary};
 use crate::pass::Pass;
@@ -14,7 +15,8 @@ use crate::{Config, Error, ExpertConfig};
 
 pub(super) fn keys(keys: &Keys<'_>) -> Result<Config, Error> {
     let mut config = Config::common(keys, RopeStyle::Halves)?;
-    let experts = ExpertConfig::required(keys, &config, false)?;
+    let defaults = ExpertDefaults { renormalise: false, width_of_all: true };
+    let experts = ExpertConfig::required(keys, &config, defaults)?;
     config.experts = Some(experts.with_shared(keys, &config)?);
     Ok(config)
 }

@@ -5,6 +5,7 @@
 use woolly_tensor::{Backend, RopeStyle};
 
 use super::Network;
+use crate::config::ExpertDefaults;
 use crate::keys::Keys;
 use crate::layers::{AttentionTensors, Bias, ExpertMixture, RopeTable, SelfAttention, Vocabulary};
 use crate::pass::Pass;
@@ -13,7 +14,8 @@ use crate::{Config, Error, ExpertConfig};
 
 pub(super) fn keys(keys: &Keys<'_>) -> Result<Config, Error> {
     let mut config = Config::common(keys, RopeStyle::Halves)?;
-    config.experts = Some(ExpertConfig::required(keys, &config, true)?);
+    let defaults = ExpertDefaults { renormalise: true, width_of_all: true };
+    config.experts = Some(ExpertConfig::required(keys, &config, defaults)?);
     Ok(config)
 }
 

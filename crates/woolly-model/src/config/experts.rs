@@ -30,29 +30,39 @@ pub struct ExpertConfig {
     pub scale: f32,
 }
 
+/// What an architecture assumes where the file is silent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExpertDefaults {
+    /// Whether the chosen weights are divided by their sum.
+    pub(crate) renormalise: bool,
+    /// Whether `feed_forward_length` is the inner width of all chosen experts together instead of that of one.
+    pub(crate) width_of_all: bool,
+}
+
 impl ExpertConfig {
-    /// Reads the experts, `None` when `expert_count` is absent or 0; `renormalise` holds unless the file says otherwise.
-    pub(crate) fn optional(keys: &Keys<'_>, config: &Config, renormalise: bool) -> Result<Option<Self>, Error> {
+    /// Reads the experts, `None` when `expert_count` is absent or 0.
+    pub(crate) fn optional(keys: &Keys<'_>, config: &Config, defaults: ExpertDefaults) -> Result<Option<Self>, Error> {
         match keys.count("expert_count", 0..=*EXPERTS.end())? {
             None | Some(0) => Ok(None),
-            Some(_) => Self::required(keys, config, renormalise).map(Some),
+            Some(_) => Self::required(keys, config, defaults).map(Some),
         }
     }
 
     /// As [`Self::optional`], for architectures that always have experts.
-    pub(crate) fn required(keys: &Keys<'_>, config: &Config, renormalise: bool) -> Result<Self, Error> {
+    pub(crate) fn required(keys: &Keys<'_>, config: &Config, defaults: ExpertDefaults) -> Result<Self, Error> {
         refuse_unsupported(keys)?;
         let count = keys.require_count("expert_count", EXPERTS)?;
         let used = keys.require_count("expert_used_count", 1..=count)?;
+        let parts = if defaults.width_of_all { used } else { 1 };
         Ok(Self {
             count,
             used,
             feed_forward_length: keys
                 .uniform("expert_feed_forward_length", WIDTH, config.block_count)?
-                .unwrap_or(config.feed_forward_length),
+                .unwrap_or(config.feed_forward_length / parts),
             shared_feed_forward_length: None,
             gating: gating(keys)?,
-            renormalise: keys.flag("expert_weights_norm")?.unwrap_or(renormalise),
+            renormalise: keys.flag("expert_weights_norm")?.unwrap_or(defaults.renormalise),
             scale: keys.number("expert_weights_scale", 0.0)?.unwrap_or(1.0),
         })
     }

@@ -11,6 +11,7 @@ use crate::keys::Keys;
 use crate::{Error, weights};
 
 pub use experts::ExpertConfig;
+pub(crate) use experts::ExpertDefaults;
 pub use rope::{RopeConfig, RopeScaling};
 
 /// Bounds far above any model and small enough that no product of two of them overflows.

@@ -180,6 +180,18 @@ fn tensors_that_would_change_results_are_not_ignored() {
     assert_refused("divisor of 0", &divisor, &["rope_freqs.weight", "holds 0"]);
 }
 
+/// Early files leave the width of an expert to be derived, in Qwen's from that of all chosen ones together.
+#[test]
+fn the_width_of_an_expert_has_a_default() {
+    for (architecture, head_norms, length) in [("llama", false, 12u32), ("qwen3moe", true, 24)] {
+        let mut fixture = Fixture::new(&Spec { experts: Some(experts()), head_norms, ..Spec::new(architecture) });
+        fixture.unset("expert_feed_forward_length").set("feed_forward_length", length);
+        let model = load(&fixture).unwrap_or_else(|e| panic!("{architecture}: {e}"));
+        let found = model.config().experts.as_ref().map(|experts| experts.feed_forward_length);
+        assert_eq!(found, Some(12), "{architecture}");
+    }
+}
+
 #[test]
 fn experts_stored_one_by_one_must_agree_with_each_other() {
     let one_by_one = ExpertSpec { one_by_one: true, ..experts() };
