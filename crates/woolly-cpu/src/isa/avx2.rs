@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Bytes, Kernel, Simd};
+use super::{ByteKernel, Bytes, Kernel, Simd};
 
 /// Proof that the processor has AVX2, FMA and F16C.
 #[derive(Clone, Copy, Debug)]
@@ -23,10 +23,22 @@ impl Avx2 {
         // SAFETY: `self` only exists where `new` has found all features that `entry` enables.
         unsafe { entry(self, kernel) }
     }
+
+    /// Compiles and runs `kernel` with these instructions.
+    #[inline]
+    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+        // SAFETY: as in `run`.
+        unsafe { byte_entry(self, kernel) }
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
 fn entry<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+    kernel.run(simd)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn byte_entry<K: ByteKernel>(simd: Avx2, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
@@ -165,4 +177,220 @@ impl Simd for Avx2 {
 
 impl Bytes for Avx2 {
     const WIDTH: usize = 32;
+    const SIGNED_BIAS: f32 = 0.0;
+    type I = __m256i;
+    type F8 = __m256;
+    type F16 = [__m256; 2];
+
+    #[inline(always)]
+    fn bytes(self, from: &[u8]) -> __m256i {
+        let from = &from[..32];
+        // SAFETY: 32 bytes are readable; `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn pieces16<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> __m256i {
+        let (first, second) = (&from[OFFSET..][..16], &from[STRIDE + OFFSET..][..16]);
+        // SAFETY: 16 bytes are readable at both places; `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_loadu2_m128i(second.as_ptr().cast(), first.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn pieces32<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> __m256i {
+        let from = &from[OFFSET..][..32];
+        // SAFETY: 32 bytes are readable; `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn halves<const STRIDE: usize, const OFFSET: usize, const PER: usize>(self, from: &[u8]) -> __m256 {
+        let at = |i: usize| i16::from_le_bytes([from[STRIDE * i + OFFSET], from[STRIDE * i + OFFSET + 1]]);
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe {
+            if PER == 8 {
+                return _mm256_cvtph_ps(_mm_set1_epi16(at(0)));
+            }
+            _mm256_cvtph_ps(_mm_unpacklo_epi64(_mm_set1_epi16(at(0)), _mm_set1_epi16(at(1))))
+        }
+    }
+
+    #[inline(always)]
+    fn splat_byte(self, x: u8) -> __m256i {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_set1_epi8(x.cast_signed()) }
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_and_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m256i, b: __m256i) -> __m256i {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_or_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn high_nibbles(self, a: __m256i) -> __m256i {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_and_si256(_mm256_srli_epi16::<4>(a), _mm256_set1_epi8(15)) }
+    }
+
+    #[inline(always)]
+    fn two_bits(self, a: __m256i, bits: usize) -> __m256i {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_and_si256(_mm256_srl_epi16(a, _mm_cvtsi64_si128(bits as i64)), _mm256_set1_epi8(3)) }
+    }
+
+    #[inline(always)]
+    fn fifth_bits(self, w: __m256i, flags: &[u8; 32], first: usize) -> __m256i {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe {
+            let flag = _mm256_set1_epi8((1u8 << first).cast_signed());
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(self.bytes(flags), flag), flag);
+            _mm256_or_si256(w, _mm256_and_si256(set, _mm256_set1_epi8(16)))
+        }
+    }
+
+    #[inline(always)]
+    fn upper_bits(self, pairs: &[u8], first: usize) -> __m256i {
+        let pairs = self.bytes(pairs);
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe {
+            let placed = match first {
+                0 => _mm256_slli_epi16::<4>(pairs),
+                1 => _mm256_slli_epi16::<2>(pairs),
+                2 => pairs,
+                _ => _mm256_srli_epi16::<2>(pairs),
+            };
+            _mm256_and_si256(placed, _mm256_set1_epi8(0x30))
+        }
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], index: __m256i) -> __m256i {
+        // SAFETY: the table is 16 bytes; `self` proves AVX2, FMA and F16C.
+        unsafe {
+            let table = _mm_loadu_si128(table.as_ptr().cast());
+            _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(table), index)
+        }
+    }
+
+    #[inline(always)]
+    fn dot_u8(self, w: __m256i, a: &[i8]) -> __m256 {
+        let a = &a[..32];
+        // SAFETY: 32 bytes are readable; `self` proves AVX2, FMA and F16C.
+        unsafe {
+            let pairs = _mm256_maddubs_epi16(w, _mm256_loadu_si256(a.as_ptr().cast()));
+            _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn dot_i8(self, w: __m256i, a: &[i8]) -> __m256 {
+        let a = &a[..32];
+        // SAFETY: 32 bytes are readable; `self` proves AVX2, FMA and F16C.
+        unsafe {
+            let a = _mm256_sign_epi8(_mm256_loadu_si256(a.as_ptr().cast()), w);
+            let pairs = _mm256_maddubs_epi16(_mm256_sign_epi8(w, w), a);
+            _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn quarter_u8(self, w: __m256i, q: usize) -> __m256 {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe {
+            let moved = match q {
+                0 => w,
+                1 => _mm256_srli_epi32::<8>(w),
+                2 => _mm256_srli_epi32::<16>(w),
+                _ => _mm256_srli_epi32::<24>(w),
+            };
+            _mm256_cvtepi32_ps(_mm256_and_si256(moved, _mm256_set1_epi32(255)))
+        }
+    }
+
+    #[inline(always)]
+    fn quarter_i8(self, w: __m256i, q: usize) -> __m256 {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe {
+            let moved = match q {
+                0 => _mm256_slli_epi32::<24>(w),
+                1 => _mm256_slli_epi32::<16>(w),
+                2 => _mm256_slli_epi32::<8>(w),
+                _ => w,
+            };
+            _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(moved))
+        }
+    }
+
+    #[inline(always)]
+    fn half(self, from: [u8; 2]) -> f32 {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(u16::from_le_bytes(from))))) }
+    }
+
+    #[inline(always)]
+    fn scales8(self, from: u64, by: f32) -> __m256 {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe {
+            let wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(from.cast_signed()));
+            _mm256_mul_ps(_mm256_cvtepi32_ps(wide), _mm256_set1_ps(by))
+        }
+    }
+
+    #[inline(always)]
+    fn mul8(self, a: __m256, b: &[f32; 8]) -> __m256 {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_mul_ps(a, self.load(b)) }
+    }
+
+    #[inline(always)]
+    fn sub_mul8(self, a: __m256, b: &[f32; 8], c: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_fnmadd_ps(a, self.load(b), c) }
+    }
+
+    #[inline(always)]
+    fn spread8(self, a: __m256, i: usize) -> __m256 {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_permutevar8x32_ps(a, _mm256_set1_epi32(i as i32)) }
+    }
+
+    #[inline(always)]
+    fn scales16(self, from: &[u8; 16], by: f32) -> [__m256; 2] {
+        let wide = |half: usize| {
+            let eight = u64::from_le_bytes(std::array::from_fn(|i| from[8 * half + i]));
+            // SAFETY: `self` proves AVX2.
+            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight.cast_signed()))) }
+        };
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { [_mm256_mul_ps(wide(0), _mm256_set1_ps(by)), _mm256_mul_ps(wide(1), _mm256_set1_ps(by))] }
+    }
+
+    #[inline(always)]
+    fn mul16(self, a: [__m256; 2], b: &[f32; 16]) -> [__m256; 2] {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { [_mm256_mul_ps(a[0], self.load(b)), _mm256_mul_ps(a[1], self.load(&b[8..]))] }
+    }
+
+    #[inline(always)]
+    fn sub_mul16(self, a: [__m256; 2], b: &[f32; 16], c: __m256) -> __m256 {
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe { _mm256_fnmadd_ps(a[1], self.load(&b[8..]), _mm256_fnmadd_ps(a[0], self.load(b), c)) }
+    }
+
+    #[inline(always)]
+    fn spread16<const STEP: usize>(self, a: [__m256; 2], i: usize) -> __m256 {
+        let i32s = (i % 8) as i32;
+        // SAFETY: `self` proves AVX2, FMA and F16C.
+        unsafe {
+            let index = _mm256_add_epi32(_mm256_set1_epi32(i32s), _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1));
+            _mm256_permutevar8x32_ps(a[i / 8], index)
+        }
+    }
 }

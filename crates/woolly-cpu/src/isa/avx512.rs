@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Avx2, Bytes, Kernel, Simd};
+use super::{Avx2, ByteKernel, Bytes, Kernel, Simd};
 
 /// Proof that the processor has AVX-512 F, BW, DQ, VL and VNNI, and all that [`Avx2`] stands for.
 #[derive(Clone, Copy, Debug)]
@@ -26,10 +26,22 @@ impl Avx512 {
         // SAFETY: `self` only exists where `new` has found all features that `entry` enables.
         unsafe { entry(self, kernel) }
     }
+
+    /// Compiles and runs `kernel` with these instructions.
+    #[inline]
+    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+        // SAFETY: as in `run`.
+        unsafe { byte_entry(self, kernel) }
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 fn entry<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
+    kernel.run(simd)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn byte_entry<K: ByteKernel>(simd: Avx512, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
@@ -170,4 +182,257 @@ impl Simd for Avx512 {
 
 impl Bytes for Avx512 {
     const WIDTH: usize = 64;
+    const SIGNED_BIAS: f32 = 128.0;
+    type I = __m512i;
+    type F8 = __m256;
+    type F16 = __m512;
+
+    #[inline(always)]
+    fn bytes(self, from: &[u8]) -> __m512i {
+        let from = &from[..64];
+        // SAFETY: 64 bytes are readable; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn pieces16<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> __m512i {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { words(from, 4 * STRIDE, const { &piece_words(STRIDE, OFFSET, 16) }) }
+    }
+
+    #[inline(always)]
+    fn pieces32<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> __m512i {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { words(from, 2 * STRIDE, const { &piece_words(STRIDE, OFFSET, 32) }) }
+    }
+
+    #[inline(always)]
+    fn halves<const STRIDE: usize, const OFFSET: usize, const PER: usize>(self, from: &[u8]) -> __m512 {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let halves = words(from, STRIDE * 16 / PER, const { &scale_words(STRIDE, OFFSET, PER) });
+            _mm512_cvtph_ps(_mm512_castsi512_si256(halves))
+        }
+    }
+
+    #[inline(always)]
+    fn splat_byte(self, x: u8) -> __m512i {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { _mm512_set1_epi8(x.cast_signed()) }
+    }
+
+    #[inline(always)]
+    fn and(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { _mm512_and_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: __m512i, b: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn high_nibbles(self, a: __m512i) -> __m512i {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { _mm512_and_si512(_mm512_srli_epi16::<4>(a), _mm512_set1_epi8(15)) }
+    }
+
+    #[inline(always)]
+    fn two_bits(self, a: __m512i, bits: usize) -> __m512i {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { _mm512_and_si512(_mm512_srl_epi16(a, _mm_cvtsi64_si128(bits as i64)), _mm512_set1_epi8(3)) }
+    }
+
+    #[inline(always)]
+    fn fifth_bits(self, w: __m512i, flags: &[u8; 32], first: usize) -> __m512i {
+        // SAFETY: 32 bytes are readable; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(flags.as_ptr().cast()));
+            let low = _mm512_set1_epi8((1u8 << first).cast_signed());
+            let flag = _mm512_mask_set1_epi8(low, 0xffff_ffff_0000_0000, (4u8 << first).cast_signed());
+            _mm512_mask_add_epi8(w, _mm512_test_epi8_mask(twice, flag), w, _mm512_set1_epi8(16))
+        }
+    }
+
+    #[inline(always)]
+    fn upper_bits(self, pairs: &[u8], first: usize) -> __m512i {
+        let pairs = &pairs[..32];
+        let (low, high) = (36 - 2 * first as i32, 34 - 2 * first as i32);
+        // SAFETY: 32 bytes are readable; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(pairs.as_ptr().cast()));
+            let by = _mm512_mask_set1_epi32(_mm512_set1_epi32(low), 0xff00, high);
+            _mm512_and_si512(_mm512_rolv_epi32(twice, by), _mm512_set1_epi8(0x30))
+        }
+    }
+
+    #[inline(always)]
+    fn lookup(self, table: &[i8; 16], index: __m512i) -> __m512i {
+        // SAFETY: the table is 16 bytes; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let table = _mm_loadu_si128(table.as_ptr().cast());
+            _mm512_shuffle_epi8(_mm512_broadcast_i32x4(table), index)
+        }
+    }
+
+    #[inline(always)]
+    fn dot_u8(self, w: __m512i, a: &[i8]) -> __m512 {
+        let a = &a[..64];
+        // SAFETY: 64 bytes are readable; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let a = _mm512_loadu_si512(a.as_ptr().cast());
+            _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w, a))
+        }
+    }
+
+    #[inline(always)]
+    fn dot_i8(self, w: __m512i, a: &[i8]) -> __m512 {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { self.dot_u8(_mm512_xor_si512(w, _mm512_set1_epi8(-128)), a) }
+    }
+
+    #[inline(always)]
+    fn quarter_u8(self, w: __m512i, q: usize) -> __m512 {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let moved = match q {
+                0 => w,
+                1 => _mm512_srli_epi32::<8>(w),
+                2 => _mm512_srli_epi32::<16>(w),
+                _ => _mm512_srli_epi32::<24>(w),
+            };
+            _mm512_cvtepi32_ps(_mm512_and_si512(moved, _mm512_set1_epi32(255)))
+        }
+    }
+
+    #[inline(always)]
+    fn quarter_i8(self, w: __m512i, q: usize) -> __m512 {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let moved = match q {
+                0 => _mm512_slli_epi32::<24>(w),
+                1 => _mm512_slli_epi32::<16>(w),
+                2 => _mm512_slli_epi32::<8>(w),
+                _ => w,
+            };
+            _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(moved))
+        }
+    }
+
+    #[inline(always)]
+    fn half(self, from: [u8; 2]) -> f32 {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(i32::from(u16::from_le_bytes(from))))) }
+    }
+
+    #[inline(always)]
+    fn scales8(self, from: u64, by: f32) -> __m256 {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let wide = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(from.cast_signed()));
+            _mm256_mul_ps(_mm256_cvtepi32_ps(wide), _mm256_set1_ps(by))
+        }
+    }
+
+    #[inline(always)]
+    fn mul8(self, a: __m256, b: &[f32; 8]) -> __m256 {
+        // SAFETY: eight floats are readable; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { _mm256_mul_ps(a, _mm256_loadu_ps(b.as_ptr())) }
+    }
+
+    #[inline(always)]
+    fn sub_mul8(self, a: __m256, b: &[f32; 8], c: __m512) -> __m512 {
+        // SAFETY: eight floats are readable; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let b = _mm512_zextps256_ps512(_mm256_loadu_ps(b.as_ptr()));
+            _mm512_fnmadd_ps(_mm512_zextps256_ps512(a), b, c)
+        }
+    }
+
+    #[inline(always)]
+    fn spread8(self, a: __m256, i: usize) -> __m512 {
+        let i = i as i32;
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let index = _mm512_mask_set1_epi32(_mm512_set1_epi32(i), 0xff00, i + 2);
+            _mm512_permutexvar_ps(index, _mm512_castps256_ps512(a))
+        }
+    }
+
+    #[inline(always)]
+    fn scales16(self, from: &[u8; 16], by: f32) -> __m512 {
+        // SAFETY: 16 bytes are readable; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let wide = _mm512_cvtepi8_epi32(_mm_loadu_si128(from.as_ptr().cast()));
+            _mm512_mul_ps(_mm512_cvtepi32_ps(wide), _mm512_set1_ps(by))
+        }
+    }
+
+    #[inline(always)]
+    fn mul16(self, a: __m512, b: &[f32; 16]) -> __m512 {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { _mm512_mul_ps(a, self.load(b)) }
+    }
+
+    #[inline(always)]
+    fn sub_mul16(self, a: __m512, b: &[f32; 16], c: __m512) -> __m512 {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe { _mm512_fnmadd_ps(a, self.load(b), c) }
+    }
+
+    #[inline(always)]
+    fn spread16<const STEP: usize>(self, a: __m512, i: usize) -> __m512 {
+        let far = STEP as i32;
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let offsets =
+                _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, far, far, far, far, far + 1, far + 1, far + 1, far + 1);
+            _mm512_permutexvar_ps(_mm512_add_epi32(_mm512_set1_epi32(i as i32), offsets), a)
+        }
+    }
+}
+
+/// Picks 32 words out of the first `len` (64 to 128) bytes, which are read as their first and their last 64.
+///
+/// One shuffle of two unaligned loads replaces an insertion for every piece.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn words(from: &[u8], len: usize, pick: &[u16; 32]) -> __m512i {
+    let from = &from[..len];
+    let (first, last) = (&from[..64], &from[len - 64..][..64]);
+    // SAFETY: 64 bytes are readable at all three places.
+    unsafe {
+        let first = _mm512_loadu_si512(first.as_ptr().cast());
+        let last = _mm512_loadu_si512(last.as_ptr().cast());
+        _mm512_permutex2var_epi16(first, _mm512_loadu_si512(pick.as_ptr().cast()), last)
+    }
+}
+
+/// The index for [`words`] of the word `byte / 2` of `len` bytes.
+const fn word(byte: usize, len: usize) -> u16 {
+    let index = if byte < 64 { byte / 2 } else { 32 + (byte + 64 - len) / 2 };
+    index as u16
+}
+
+const fn piece_words(stride: usize, offset: usize, piece: usize) -> [u16; 32] {
+    let mut table = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        let byte = 2 * i;
+        table[i] = word(byte / piece * stride + offset + byte % piece, 64 / piece * stride);
+        i += 1;
+    }
+    table
+}
+
+const fn scale_words(stride: usize, offset: usize, per: usize) -> [u16; 32] {
+    let mut table = [0; 32];
+    let mut i = 0;
+    while i < 16 {
+        table[i] = word(i / per * stride + offset, 16 / per * stride);
+        i += 1;
+    }
+    table
 }

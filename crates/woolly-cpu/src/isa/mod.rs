@@ -15,7 +15,7 @@ pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 pub use scalar::Scalar;
-pub use simd::{Bytes, Kernel, Simd};
+pub use simd::{ByteKernel, Bytes, Kernel, Simd};
 
 /// Name of the environment variable that lowers the level, so that every path can be tested on one machine.
 pub const OVERRIDE: &str = "WOOLLY_ISA";
@@ -120,6 +120,27 @@ impl Level {
             }
         }
         kernel.run(Scalar)
+    }
+
+    /// Runs `kernel` compiled for this level, or returns `None` where there are no byte vectors: on the scalar level and
+    /// on processors without AVX2.
+    #[inline]
+    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> Option<K::Output> {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if self == Self::Avx512
+                && let Some(simd) = Avx512::new()
+            {
+                return Some(simd.run_bytes(kernel));
+            }
+            if self >= Self::Avx2
+                && let Some(simd) = Avx2::new()
+            {
+                return Some(simd.run_bytes(kernel));
+            }
+        }
+        let _ = kernel;
+        None
     }
 }
 

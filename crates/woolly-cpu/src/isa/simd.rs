@@ -63,10 +63,80 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn prefetch(self, base: &[u8], offset: usize);
 }
 
+/// An algorithm on quantised weights; as [`Kernel`], for the levels that have [`Bytes`].
+pub trait ByteKernel {
+    /// What the kernel returns.
+    type Output;
+
+    /// Computes; `simd` is the proof that the processor has the instructions.
+    fn run<S: Bytes>(self, simd: S) -> Self::Output;
+}
+
 /// Byte vectors for quantised weights, with the dot products that turn them into floats.
 ///
-/// A dot product leaves lane `i` of the result with the elements `4i..4i + 4` of its operands, on every level.
+/// A dot product leaves lane `i` of the result with the elements `4i..4i + 4` of its operands, on every level, so that
+/// one arrangement of the activations serves all. Vectors are 64 bytes, or 32: then a kernel takes each 64 in halves.
 pub trait Bytes: Simd {
     /// Bytes in a vector: `4 · LANES`.
     const WIDTH: usize;
+    /// What [`Bytes::dot_i8`] adds to each signed weight.
+    const SIGNED_BIAS: f32;
+    /// A vector of `WIDTH` bytes.
+    type I: Copy;
+    /// Eight floats: a scale for each 32 of 256 weights.
+    type F8: Copy;
+    /// Sixteen floats: a scale for each 16 of 256 weights.
+    type F16: Copy;
+
+    /// Reads the first `WIDTH` bytes; panics when there are fewer.
+    fn bytes(self, from: &[u8]) -> Self::I;
+    /// Reads `WIDTH / 16` pieces of 16 bytes, piece `i` at `STRIDE · i + OFFSET`; both are even.
+    fn pieces16<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> Self::I;
+    /// Reads `WIDTH / 32` pieces of 32 bytes, piece `i` at `STRIDE · i + OFFSET`; both are even.
+    fn pieces32<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> Self::I;
+    /// Reads half-precision numbers at `STRIDE · i + OFFSET` (even) and repeats each in `PER` lanes until all are filled.
+    fn halves<const STRIDE: usize, const OFFSET: usize, const PER: usize>(self, from: &[u8]) -> Self::F;
+    /// Returns `WIDTH` copies of `x`.
+    fn splat_byte(self, x: u8) -> Self::I;
+    /// `a & b`.
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    /// `a | b`.
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    /// The high four bits of every byte.
+    fn high_nibbles(self, a: Self::I) -> Self::I;
+    /// `(a >> bits) & 3` of every byte, for `bits` 0, 2, 4 or 6.
+    fn two_bits(self, a: Self::I, bits: usize) -> Self::I;
+    /// Adds 16 to every byte of `w` where bit `first` of the 32 bytes `flags` is set; beyond 32 bytes, bit `first + 2`.
+    fn fifth_bits(self, w: Self::I, flags: &[u8; 32], first: usize) -> Self::I;
+    /// Bits `2 · first` and the next of the 32 bytes `pairs`, at bits 4 and 5; beyond 32 bytes, those two places higher.
+    fn upper_bits(self, pairs: &[u8], first: usize) -> Self::I;
+    /// Entry `index & 15` of `table` for every byte below 16.
+    fn lookup(self, table: &[i8; 16], index: Self::I) -> Self::I;
+    /// Sums of four products of unsigned `w` (below 128 where `WIDTH` is 32) with `a`, as floats.
+    fn dot_u8(self, w: Self::I, a: &[i8]) -> Self::F;
+    /// Sums of four products of signed `w`, plus [`Bytes::SIGNED_BIAS`], with `a` (above −128), as floats.
+    fn dot_i8(self, w: Self::I, a: &[i8]) -> Self::F;
+    /// Byte `q` of every four, unsigned, as floats.
+    fn quarter_u8(self, w: Self::I, q: usize) -> Self::F;
+    /// Byte `q` of every four, signed, as floats.
+    fn quarter_i8(self, w: Self::I, q: usize) -> Self::F;
+
+    /// The half-precision number in two little-endian bytes.
+    fn half(self, from: [u8; 2]) -> f32;
+    /// Eight bytes as floats, times `by`.
+    fn scales8(self, from: u64, by: f32) -> Self::F8;
+    /// `a · b` with the eight floats `b`.
+    fn mul8(self, a: Self::F8, b: &[f32; 8]) -> Self::F8;
+    /// `c − a · b` in the first eight lanes of `c`.
+    fn sub_mul8(self, a: Self::F8, b: &[f32; 8], c: Self::F) -> Self::F;
+    /// Scale `i` in the first eight lanes, scale `i + 2` in further eight.
+    fn spread8(self, a: Self::F8, i: usize) -> Self::F;
+    /// Sixteen signed bytes as floats, times `by`.
+    fn scales16(self, from: &[u8; 16], by: f32) -> Self::F16;
+    /// `a · b` with the sixteen floats `b`.
+    fn mul16(self, a: Self::F16, b: &[f32; 16]) -> Self::F16;
+    /// `c − a · b`, the sixteen products added to the lanes there are.
+    fn sub_mul16(self, a: Self::F16, b: &[f32; 16], c: Self::F) -> Self::F;
+    /// Scales `i`, `i + 1`, and in further eight lanes `i + STEP`, `i + STEP + 1`, each in four lanes; `i` is even.
+    fn spread16<const STEP: usize>(self, a: Self::F16, i: usize) -> Self::F;
 }

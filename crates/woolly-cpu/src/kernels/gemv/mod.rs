@@ -1,11 +1,40 @@
 //! Matrix times few vectors: decoding, where every weight is read once and bandwidth is what counts.
 
+mod driver;
+mod floats;
+mod input;
+mod k_quants;
+mod nibbles;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use woolly_quant::TensorType;
 
-use crate::buffer::{AlignedVec, SharedOut};
+use crate::buffer::SharedOut;
 use crate::isa::Level;
+use driver::{Format, Gemv};
+use floats::Decode;
+use input::{Arrangements, Exact, Int8, Plain, Slot};
+
+/// Runs `$body` with `$format` naming the [`driver::Format`] of a tensor type: the list of types with their own path.
+macro_rules! with_format {
+    ($ty:expr, $format:ident => $body:expr) => {
+        with_format!(@list $ty, $format, $body;
+            F32: floats::F32, F16: floats::F16, BF16: floats::Bf16,
+            Q4_0: nibbles::Q40, Q4_1: nibbles::Q41, IQ4_NL: nibbles::Iq4Nl, Q8_0: nibbles::Q80,
+            Q4_K: k_quants::Q4K, Q5_K: k_quants::Q5K, Q6_K: k_quants::Q6K)
+    };
+    (@list $ty:expr, $format:ident, $body:expr; $($name:ident: $path:path),+) => {
+        match $ty {
+            $(TensorType::$name => { type $format = $path; $body })+
+            other => unreachable!("{other} has no path of its own: `path` chose decoding"),
+        }
+    };
+}
 
 /// Most vectors that one pass over the weights is multiplied with.
 pub const MAX_COLUMNS: usize = 8;
@@ -24,35 +53,62 @@ pub struct Rows<'a> {
 }
 
 /// Input vectors, prepared for the weight types they will be multiplied with.
-#[derive(Debug)]
 pub struct Input {
-    plain: AlignedVec<f32>,
+    plain: Slot<Plain>,
+    int8: Arrangements<Int8>,
+    exact: Arrangements<Exact>,
     m: usize,
     k: usize,
-    prepared: bool,
 }
 
 impl Input {
-    /// Allocates all that [`Input::prepare`] will need for up to `max_columns` vectors of up to `max_k` elements.
+    /// Reserves all that [`Input::prepare`] will need for up to `max_columns` vectors of up to `max_k` elements; memory is
+    /// only used for the arrangements that come up.
     pub fn with_capacity(max_columns: usize, max_k: usize) -> Self {
-        Self { plain: AlignedVec::zeroed(max_columns * max_k), m: 0, k: 0, prepared: false }
+        let order = [0; 16];
+        Self {
+            plain: Slot::new(order, max_columns, max_k),
+            int8: Arrangements::new(max_columns, max_k),
+            exact: Arrangements::new(max_columns, max_k),
+            m: 0,
+            k: 0,
+        }
     }
 
     /// Forgets what was prepared: to be called when the input vectors have changed.
     pub fn invalidate(&mut self) {
-        self.prepared = false;
+        (self.m, self.k) = (0, 0);
+        self.plain.invalidate();
+        self.int8.invalidate();
+        self.exact.invalidate();
     }
 
-    /// Prepares `m` vectors of `k` elements (`x`, row-major) for weights like `w`; returns at once if that has been done.
+    /// Prepares `m` vectors of `k` elements (`x`, row-major) for `w`; returns at once if matrices like `w` had it done.
     ///
     /// # Panics
-    /// When `x` is no `m · k` elements, or larger than the capacity.
-    pub fn prepare(&mut self, _level: Level, _w: &Rows<'_>, x: &[f32], m: usize, k: usize) {
+    /// When `x` is no `m · k` elements, `m` exceeds [`MAX_COLUMNS`], or `x` the capacity.
+    pub fn prepare(&mut self, level: Level, w: &Rows<'_>, x: &[f32], m: usize, k: usize) {
         assert_eq!(x.len(), m * k, "{m} input vectors of {k} elements");
-        if !self.prepared {
-            self.plain[..m * k].copy_from_slice(x);
-            (self.m, self.k, self.prepared) = (m, k, true);
+        assert!(m <= MAX_COLUMNS, "{m} input vectors at once");
+        self.prepare_path(level, path(level, w), x, m, k);
+    }
+
+    fn prepare_path(&mut self, level: Level, path: Path, x: &[f32], m: usize, k: usize) {
+        if (self.m, self.k) != (m, k) {
+            self.invalidate();
+            (self.m, self.k) = (m, k);
         }
+        match path {
+            Path::Decode => self.plain.prepare(level, x, k),
+            Path::Exact(format) => with_format!(format, F => F::slot_mut::<Exact>(self).prepare(level, x, k)),
+            Path::Int8(format) => with_format!(format, F => F::slot_mut::<Int8>(self).prepare(level, x, k)),
+        }
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Input").field("m", &self.m).field("k", &self.k).finish_non_exhaustive()
     }
 }
 
@@ -62,15 +118,68 @@ impl Input {
 ///
 /// # Panics
 /// When `range` is outside of the matrix, its bytes are not what its shape needs, or `x` is not prepared for it.
-pub fn gemv(_level: Level, w: &Rows<'_>, range: Range<usize>, x: &Input, out: &SharedOut<'_>, out_stride: usize) {
-    assert!(x.prepared && x.k == w.columns, "input is prepared for this matrix");
+pub fn gemv(level: Level, w: &Rows<'_>, range: Range<usize>, x: &Input, out: &SharedOut<'_>, out_stride: usize) {
+    assert_eq!(x.k, w.columns, "the input vectors are as long as a row");
+    assert!(range.end <= w.rows, "rows {range:?} of {}", w.rows);
+    gemv_path(level, path(level, w), w, range, x, out, out_stride);
+}
+
+fn gemv_path(
+    level: Level,
+    path: Path,
+    w: &Rows<'_>,
+    range: Range<usize>,
+    x: &Input,
+    out: &SharedOut<'_>,
+    out_stride: usize,
+) {
     let row_bytes = w.ty.row_bytes(w.columns).expect("a weight has whole blocks");
-    let mut row = vec![0.0; w.columns];
-    for r in range {
-        w.ty.decode(&w.bytes[r * row_bytes..][..row_bytes], &mut row).expect("sizes agree");
-        for c in 0..x.m {
-            let dot = row.iter().zip(&x.plain[c * x.k..][..x.k]).map(|(w, x)| w * x).sum();
-            out.set(c * out_stride + r, dot);
-        }
+    if range.is_empty() || w.columns == 0 {
+        return range.for_each(|r| (0..x.m).for_each(|c| out.set(c * out_stride + r, 0.0)));
     }
+    match path {
+        Path::Decode => level.run(Decode { w, row_bytes, range, x, out, out_stride }),
+        Path::Exact(format) => with_format!(format, F => {
+            level.run_bytes(Gemv::<F, Exact> { w, row_bytes, range, x, out, out_stride, kind: PhantomData }).unwrap_or_default();
+        }),
+        Path::Int8(format) => with_format!(format, F => {
+            level.run_bytes(Gemv::<F, Int8> { w, row_bytes, range, x, out, out_stride, kind: PhantomData }).unwrap_or_default();
+        }),
+    }
+}
+
+/// How a matrix is multiplied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Path {
+    /// Decoded by the codec, then as floats.
+    Decode,
+    /// In its own format, with float activations.
+    Exact(TensorType),
+    /// In its own format, with 8-bit activations.
+    Int8(TensorType),
+}
+
+fn path(level: Level, w: &Rows<'_>) -> Path {
+    if level.min(Level::best()) == Level::Scalar || !has_format(w.ty) {
+        Path::Decode
+    } else if exact(w) {
+        Path::Exact(w.ty)
+    } else {
+        Path::Int8(w.ty)
+    }
+}
+
+/// Whether `w` is multiplied with float activations instead of 8-bit ones.
+///
+/// Rounding activations only pays where arithmetic has to keep up with memory. A matrix this small stays in the cache
+/// from token to token in small models, and is a small part of large ones; so it gets the full precision.
+fn exact(w: &Rows<'_>) -> bool {
+    const SMALL: usize = 256 << 10;
+    w.bytes.len() <= SMALL
+}
+
+/// Whether [`with_format`] lists the type.
+fn has_format(ty: TensorType) -> bool {
+    use TensorType::*;
+    matches!(ty, F32 | F16 | BF16 | Q4_0 | Q4_1 | IQ4_NL | Q8_0 | Q4_K | Q5_K | Q6_K)
 }

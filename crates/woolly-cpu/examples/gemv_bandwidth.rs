@@ -1,0 +1,146 @@
+//! Measures how much of the machine's read bandwidth the matrix-vector kernels reach.
+//!
+//! `cargo run --release -p woolly-cpu --example gemv_bandwidth [threads] [mebibytes] [types, comma-separated] [columns]`
+//!
+//! Plain reading and every type stream the same memory (2 MiB pages where the system grants them) in the same process;
+//! the best of several passes counts, since other work on the machine only ever slows a pass down.
+
+use std::ops::Range;
+use std::time::Instant;
+
+use woolly_cpu::buffer::{AlignedVec, SharedOut};
+use woolly_cpu::isa::{Kernel, Level, Simd};
+use woolly_cpu::kernels::gemv::{Input, Rows, gemv};
+use woolly_cpu::pool::ThreadPool;
+use woolly_quant::TensorType;
+
+const SIDE: usize = 4096;
+const PASSES: usize = 7;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let number = |i: usize, default| arguments.get(i).and_then(|text| text.parse().ok()).unwrap_or(default);
+    let (most_threads, bytes, columns) = (number(0, woolly_cpu::default_threads()), number(1, 1024) << 20, number(3, 1));
+    let types = arguments.get(2).map_or("Q4_K,Q5_K,Q6_K,Q8_0,Q4_0,F16,BF16,F32", String::as_str);
+    let mut memory = Memory::new(bytes);
+    for threads in (1..=most_threads).filter(|&n| n.is_power_of_two() || n == most_threads) {
+        let pool = ThreadPool::new(threads, false).expect("threads start");
+        let plain = best(|| memory.read(&pool));
+        println!("{threads} threads, {columns} columns: plain read {plain:.1} GB/s");
+        for name in types.split(',') {
+            let ty: TensorType = name.parse().expect("a tensor type");
+            memory.fill(ty);
+            let rate = |level| {
+                let mut matrices = memory.matrices(ty, level, columns);
+                best(|| matrices.multiply(&pool))
+            };
+            let results = Level::available().filter(|&level| level > Level::Scalar).map(|level| {
+                let rate = rate(level);
+                format!("{} {rate:5.1} GB/s {:3.0} %", level.name(), 100.0 * rate / plain)
+            });
+            println!("  {name:8} {}", results.collect::<Vec<_>>().join("   "));
+        }
+    }
+}
+
+/// Returns gigabytes a second of the fastest pass; `pass` returns the bytes it has read.
+fn best(mut pass: impl FnMut() -> usize) -> f64 {
+    let timed = |_| {
+        let start = Instant::now();
+        let bytes = pass();
+        bytes as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    (0..PASSES).map(timed).fold(0.0, f64::max)
+}
+
+struct Memory(AlignedVec<u8>);
+
+impl Memory {
+    fn new(bytes: usize) -> Self {
+        let memory = AlignedVec::<u8>::zeroed(bytes);
+        #[cfg(target_os = "linux")]
+        // SAFETY: advice on a range of our own memory, from its first whole page on; a refusal changes nothing.
+        unsafe {
+            let start = memory.as_ptr().addr().next_multiple_of(4096);
+            libc::madvise(start as *mut libc::c_void, bytes - 4096, libc::MADV_HUGEPAGE);
+        }
+        Self(memory)
+    }
+
+    /// Fills the memory with blocks that decode to ordinary numbers.
+    fn fill(&mut self, ty: TensorType) {
+        let row: Vec<f32> = (0..SIDE).map(|i| ((i * 7919 % 2003) as f32 - 1001.0) / 1001.0).collect();
+        let mut encoded = vec![0; ty.row_bytes(SIDE).expect("whole blocks")];
+        if !ty.can_encode() || ty.encode(&row, &mut encoded).is_err() {
+            encoded.iter_mut().enumerate().for_each(|(i, byte)| *byte = (i * 7919 % 61) as u8);
+        }
+        self.0.chunks_mut(encoded.len()).for_each(|chunk| chunk.copy_from_slice(&encoded[..chunk.len()]));
+    }
+
+    fn read(&self, pool: &ThreadPool) -> usize {
+        let parts = pool.threads();
+        pool.run(&|i| {
+            let part = self.0.len() / parts;
+            std::hint::black_box(Level::best().run(Sum(&self.0[i * part..][..part])));
+        });
+        self.0.len()
+    }
+
+    fn matrices(&self, ty: TensorType, level: Level, columns: usize) -> Matrices<'_> {
+        let matrix_bytes = SIDE * ty.row_bytes(SIDE).expect("whole blocks");
+        let rows = |bytes| Rows { ty, bytes, columns: SIDE, rows: SIDE };
+        let matrices: Vec<_> = self.0.chunks_exact(matrix_bytes).map(rows).collect();
+        let x: Vec<f32> = (0..columns * SIDE).map(|i| ((i * 31 % 97) as f32 - 48.0) / 48.0).collect();
+        let input = Input::with_capacity(columns, SIDE);
+        Matrices { level, matrices, x, input, out: vec![0.0; columns * SIDE], columns }
+    }
+}
+
+/// Plain reading: four streams of 64-byte loads, prefetched as the kernels do.
+struct Sum<'a>(&'a [u8]);
+
+impl Kernel for Sum<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> f32 {
+        let quarter = self.0.len() / 4 / 64 * 64;
+        let streams: [&[u8]; 4] = std::array::from_fn(|i| &self.0[i * quarter..][..quarter]);
+        let mut sums = [s.splat(0.0); 4];
+        for line in (0..quarter).step_by(64) {
+            for (stream, sum) in streams.iter().zip(&mut sums) {
+                s.prefetch(&stream[line..], 3072);
+                for part in (0..64).step_by(4 * S::LANES) {
+                    *sum = s.max(*sum, s.load_f32_bytes(&stream[line + part..]));
+                }
+            }
+        }
+        sums.map(|sum| s.sum(sum)).iter().sum()
+    }
+}
+
+struct Matrices<'a> {
+    level: Level,
+    matrices: Vec<Rows<'a>>,
+    x: Vec<f32>,
+    input: Input,
+    out: Vec<f32>,
+    columns: usize,
+}
+
+impl Matrices<'_> {
+    fn multiply(&mut self, pool: &ThreadPool) -> usize {
+        for w in &self.matrices {
+            self.input.invalidate();
+            self.input.prepare(self.level, w, &self.x, self.columns, SIDE);
+            let out = SharedOut::new(&mut self.out);
+            let (threads, input, level) = (pool.threads(), &self.input, self.level);
+            pool.run(&|i| gemv(level, w, share(SIDE, threads, i), input, &out, SIDE));
+        }
+        self.matrices.iter().map(|w| w.bytes.len()).sum()
+    }
+}
+
+fn share(rows: usize, threads: usize, i: usize) -> Range<usize> {
+    rows * i / threads..rows * (i + 1) / threads
+}

@@ -1,0 +1,162 @@
+//! Measures matrix products for prefill and attention for decoding, against what the processor can do at most.
+//!
+//! `cargo run --release -p woolly-cpu --example prefill_ceiling [threads...]`: products with the shapes of TinyLlama-1.1B
+//! at 16 to 512 rows, packing of the activations included, in GMAC/s and as a share of the byte-product (VNNI) peak
+//! measured in the same run; then attention of one new token over long contexts in GB/s of cache read.
+
+#![allow(clippy::print_stdout, reason = "a measurement prints its results")]
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use woolly_cpu::{Cpu, CpuOptions};
+use woolly_quant::TensorType;
+use woolly_tensor::{
+    Attention, AttentionShape, BLOCK_TOKENS, Backend, BackendError, Batch, CacheSpec, CacheType, Projection, Sequence,
+    WeightSource,
+};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// Outputs and inputs of the matrices of TinyLlama-1.1B.
+const SHAPES: [(usize, usize); 3] = [(2048, 2048), (5632, 2048), (2048, 5632)];
+
+fn main() -> Outcome<()> {
+    let asked: Vec<usize> = std::env::args().skip(1).map(|arg| arg.parse()).collect::<Result<_, _>>()?;
+    let asked = if asked.is_empty() { vec![1, 2] } else { asked };
+    for threads in asked {
+        let cpu = Cpu::new(CpuOptions { threads: Some(threads), ..CpuOptions::default() })?;
+        let peak = byte_product_peak(threads);
+        println!("{}: byte products at most {peak:.0} GMAC/s", cpu.describe());
+        for ty in [TensorType::Q4_K, TensorType::Q6_K, TensorType::Q8_0, TensorType::F16] {
+            for shape in SHAPES {
+                products(&cpu, ty, shape, peak)?;
+            }
+        }
+        for (context, storage) in [2048, 8192].into_iter().flat_map(|c| [(c, CacheType::F32), (c, CacheType::F16)]) {
+            attention(&cpu, context, storage)?;
+        }
+    }
+    Ok(())
+}
+
+fn products(cpu: &Cpu, ty: TensorType, (outputs, inputs): (usize, usize), peak: f64) -> Outcome<()> {
+    print!("{:5} {outputs:5} x {inputs:5}:", ty.name());
+    // Enough copies that weights come from memory, not from a cache.
+    let copies = (64 << 20) / ty.row_bytes(inputs * outputs).ok_or("whole blocks")? + 1;
+    let weights = (0..copies).map(|copy| weight(cpu, ty, outputs, inputs, copy)).collect::<Result<Vec<_>, _>>()?;
+    for rows in [16, 64, 128, 512] {
+        let mut x = cpu.tensor(rows, inputs)?;
+        let values: Vec<f32> = (0..rows * inputs).map(|i| ((i * 7919) % 1013) as f32 / 506.0 - 1.0).collect();
+        cpu.write(&mut x, &values)?;
+        let mut out = cpu.tensor(rows, outputs)?;
+        let mut next = 0;
+        let seconds = best(15, || {
+            next = (next + 1) % weights.len();
+            let projection = Projection { weight: &weights[next], bias: None, out: &mut out, accumulate: false };
+            cpu.project(&x, None, &mut [projection])
+        })?;
+        let rate = (rows * inputs * outputs) as f64 / seconds / 1e9;
+        print!("  {rows}: {rate:4.0} ({:2.0} %)", rate / peak * 100.0);
+    }
+    println!("  GMAC/s");
+    Ok(())
+}
+
+fn weight(
+    cpu: &Cpu,
+    ty: TensorType,
+    outputs: usize,
+    inputs: usize,
+    seed: usize,
+) -> Result<woolly_cpu::CpuWeight, BackendError> {
+    let bytes = ty.row_bytes(inputs).unwrap_or(0) * outputs;
+    // Any bytes do, except exponents of infinities and NaNs, which the pattern avoids.
+    let bytes = (0..bytes).map(|i| ((i * 31 + i / 251 + seed) % 0x3c) as u8).collect();
+    cpu.weight(WeightSource::from_bytes("measured", ty, [inputs, outputs, 1], bytes))
+}
+
+/// One new token of TinyLlama's shape (32 heads on 4, 64 elements) at the end of a context.
+fn attention(cpu: &Cpu, context: usize, storage: CacheType) -> Outcome<()> {
+    let (heads, kv_heads, length, layers) = (32, 4, 64, 8);
+    let count = context / BLOCK_TOKENS;
+    let spec = CacheSpec { layers, kv_heads, key_length: length, value_length: length, blocks: count, storage };
+    let mut cache = cpu.cache(&spec)?;
+    let blocks: Vec<u32> = (0..count as u32).rev().collect();
+    let shape = AttentionShape {
+        heads,
+        kv_heads,
+        key_length: length,
+        value_length: length,
+        scale: 0.125,
+        softcap: None,
+        window: None,
+    };
+    let (mut q, mut k) = (cpu.tensor(1, heads * length)?, cpu.tensor(1, kv_heads * length)?);
+    let (v, mut out) = (cpu.tensor(1, kv_heads * length)?, cpu.tensor(1, heads * length)?);
+    let mut layer = 0;
+    let sequence = Sequence { rows: 0..1, start: context - 1, blocks: &blocks };
+    let seconds = best(51, || {
+        layer = (layer + 1) % layers;
+        let (q_norm, k_norm, rope) = (None, None, None);
+        let batch = Batch { sequences: std::slice::from_ref(&sequence) };
+        let args = Attention { layer, q: &mut q, k: &mut k, v: &v, q_norm, k_norm, rope, shape, batch };
+        cpu.attention(args, &mut cache, &mut out)
+    })?;
+    let bytes = (context * kv_heads * 2 * length * storage.bytes()) as f64;
+    let micros = seconds * 1e6;
+    println!("decode attention at {context} {storage:?}: {:.1} GB/s, {micros:.0} us a layer", bytes / seconds / 1e9);
+    Ok(())
+}
+
+/// Returns the shortest time of `n` calls, after one to warm up: other work on the machine can only add to it.
+fn best(n: usize, mut call: impl FnMut() -> Result<(), BackendError>) -> Result<f64, BackendError> {
+    call()?;
+    let mut best = f64::INFINITY;
+    for _ in 0..n {
+        let start = Instant::now();
+        call()?;
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+/// Returns how many GMAC/s all threads together reach in byte products on registers; NaN without AVX-512 VNNI.
+fn byte_product_peak(threads: usize) -> f64 {
+    let rounds = 1_000_000_u64;
+    let once = || {
+        let start = Instant::now();
+        let products: u64 = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(move || spin_products(rounds))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum()
+        });
+        products as f64 / start.elapsed().as_secs_f64() / 1e9
+    };
+    let peak = (0..20).map(|_| once()).fold(0.0, f64::max);
+    if peak == 0.0 { f64::NAN } else { peak }
+}
+
+fn spin_products(rounds: u64) -> u64 {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f") {
+        // SAFETY: both features have just been found.
+        unsafe { spin_vnni(rounds) };
+        return rounds * 12 * 64;
+    }
+    let _ = rounds;
+    0
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn spin_vnni(rounds: u64) {
+    use std::arch::x86_64::*;
+    let (w, a) = (_mm512_set1_epi8(black_box(3)), _mm512_set1_epi8(black_box(5)));
+    let mut sums = [_mm512_setzero_si512(); 12];
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbusd_epi32(*sum, w, a);
+        }
+    }
+    black_box(sums);
+}

@@ -1,0 +1,147 @@
+//! The loop all formats share: four far-apart rows at a time, up to eight columns, whole steps and a padded last one.
+
+use std::array;
+use std::ops::Range;
+
+use super::input::{Arrangement, Operand, Slot};
+use super::{Input, Rows};
+use crate::buffer::SharedOut;
+use crate::isa::{ByteKernel, Bytes};
+
+/// How far ahead of its reading position each row is prefetched, in bytes.
+const PREFETCH: usize = 3072;
+
+/// How to multiply the blocks of one tensor type.
+pub(super) trait Format: 'static {
+    /// Bytes of a step: one or several blocks.
+    type Block: Copy + AsRef<[u8]> + AsMut<[u8]>;
+    /// Activations of a step.
+    type Step<O: Operand>: Arrangement;
+
+    /// A step of zero bytes; its weights are zero.
+    const ZERO: Self::Block;
+
+    /// Splits a row into whole steps and the rest.
+    fn split(row: &[u8]) -> (&[Self::Block], &[u8]);
+    /// Where the activations for this format are.
+    fn slot<O: Operand>(input: &Input) -> &Slot<Self::Step<O>>;
+    /// Where the activations for this format get prepared.
+    fn slot_mut<O: Operand>(input: &mut Input) -> &mut Slot<Self::Step<O>>;
+    /// Adds the products of one step to each column's lanes.
+    fn step<S: Bytes, O: Operand, const C: usize>(s: S, w: &Self::Block, x: [&Self::Step<O>; C], sums: &mut [S::F; C]);
+}
+
+/// Implements [`Format::split`]; its body needs the block's length, which a trait cannot name.
+macro_rules! split {
+    () => {
+        #[inline(always)]
+        fn split(row: &[u8]) -> (&[Self::Block], &[u8]) {
+            row.as_chunks()
+        }
+    };
+}
+
+/// Implements [`Format::slot`] and [`Format::slot_mut`] by the name of the arrangement.
+macro_rules! slot {
+    ($name:ident) => {
+        #[inline(always)]
+        fn slot<O: Operand>(input: &Input) -> &Slot<Self::Step<O>> {
+            &O::arrangements(input).$name
+        }
+
+        fn slot_mut<O: Operand>(input: &mut Input) -> &mut Slot<Self::Step<O>> {
+            &mut O::arrangements_mut(input).$name
+        }
+    };
+}
+
+pub(super) use {slot, split};
+
+/// A matrix-vector product of format `F` with operands `O`.
+pub(super) struct Gemv<'a, F, O> {
+    pub(super) w: &'a Rows<'a>,
+    pub(super) row_bytes: usize,
+    pub(super) range: Range<usize>,
+    pub(super) x: &'a Input,
+    pub(super) out: &'a SharedOut<'a>,
+    pub(super) out_stride: usize,
+    pub(super) kind: std::marker::PhantomData<(F, O)>,
+}
+
+impl<F: Format, O: Operand> ByteKernel for Gemv<'_, F, O> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Bytes>(self, s: S) {
+        // Fewer columns than a kernel has repeat the last one: a few wasted products instead of more kernels to compile.
+        match self.x.m {
+            0 => {}
+            1 => self.groups::<S, 4, 1>(s),
+            2 => self.groups::<S, 4, 2>(s),
+            _ => self.groups::<S, 4, 4>(s),
+        }
+    }
+}
+
+impl<F: Format, O: Operand> Gemv<'_, F, O> {
+    /// Rows far apart let the processor's prefetchers follow each; neighbouring rows that share pages lose half the
+    /// bandwidth.
+    #[inline(always)]
+    fn groups<S: Bytes, const R: usize, const C: usize>(&self, s: S) {
+        let apart = self.range.len().div_ceil(R);
+        let last = self.range.end - 1;
+        for i in 0..apart {
+            let rows: [usize; R] = array::from_fn(|r| (self.range.start + r * apart + i).min(last));
+            for first in (0..self.x.m).step_by(C) {
+                self.tile::<S, R, C>(s, rows, array::from_fn(|c| (first + c).min(self.x.m - 1)));
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tile<S: Bytes, const R: usize, const C: usize>(&self, s: S, rows: [usize; R], columns: [usize; C]) {
+        let steps = columns.map(|c| F::slot::<O>(self.x).column(c));
+        let sums = self.rows::<S, R, C>(s, rows, steps);
+        for (row, sums) in rows.iter().zip(sums) {
+            for (column, sum) in columns.iter().zip(sums) {
+                self.out.set(column * self.out_stride + row, sum);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn rows<S: Bytes, const R: usize, const C: usize>(
+        &self,
+        s: S,
+        rows: [usize; R],
+        steps: [&[F::Step<O>]; C],
+    ) -> [[f32; C]; R] {
+        let bytes = rows.map(|row| &self.w.bytes[row * self.row_bytes..][..self.row_bytes]);
+        let split = bytes.map(F::split);
+        let whole = split[0].0.len();
+        let blocks: [&[F::Block]; R] = array::from_fn(|r| &split[r].0[..whole]);
+        let inner: [&[F::Step<O>]; C] = array::from_fn(|c| &steps[c][..whole]);
+        let mut sums = [[s.splat(0.0); C]; R];
+        for i in 0..whole {
+            let x = array::from_fn(|c| &inner[c][i]);
+            for r in 0..R {
+                let block = &blocks[r][i];
+                let mut line = 0;
+                while line < size_of::<F::Block>() {
+                    s.prefetch(block.as_ref(), PREFETCH + line);
+                    line += 64;
+                }
+                F::step::<S, O, C>(s, block, x, &mut sums[r]);
+            }
+        }
+        if !split[0].1.is_empty() {
+            let x = array::from_fn(|c| &steps[c][whole]);
+            for r in 0..R {
+                let mut block = F::ZERO;
+                block.as_mut()[..split[r].1.len()].copy_from_slice(split[r].1);
+                F::step::<S, O, C>(s, &block, x, &mut sums[r]);
+            }
+        }
+        sums.map(|row| row.map(|lanes| s.sum(lanes)))
+    }
+}

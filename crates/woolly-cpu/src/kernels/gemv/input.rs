@@ -1,0 +1,318 @@
+//! Input vectors in the arrangements that the weight formats are multiplied in.
+//!
+//! A format's weights leave their bytes in some order; the activations are brought into the same order once, so that the
+//! inner loops need no shuffles. Vectors are quantised to 8 bits with a scale for each 32 elements, or kept as floats.
+
+use crate::buffer::{AlignedVec, Zeroed};
+use crate::isa::{Bytes, Kernel, Level, Simd};
+
+/// Elements that share a scale.
+const BLOCK: usize = 32;
+/// Elements of a vector of 64 bytes.
+const VECTOR: usize = 64;
+
+/// Activations as the inner loops take them: [`Int8`] or [`Exact`].
+pub(super) trait Operand: Copy + 'static {
+    /// 64 activations.
+    type Vector: Copy + Zeroed;
+
+    /// The arrangements made for this kind.
+    fn arrangements(input: &super::Input) -> &Arrangements<Self>;
+    /// The arrangements made for this kind, to be filled.
+    fn arrangements_mut(input: &mut super::Input) -> &mut Arrangements<Self>;
+    /// Brings 32 activations to the values that are stored, as floats, and returns their scale.
+    fn round(x: &mut [f32; BLOCK]) -> f32;
+    /// Stores a value that [`Operand::round`] returned.
+    fn put(vector: &mut Self::Vector, position: usize, value: f32);
+    /// Sums of four products of unsigned weights, beginning at `half` (0 or 32) of the vector.
+    fn dot_u8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F;
+    /// Sums of four products of signed weights, which are [`Operand::signed_bias`] too large.
+    fn dot_i8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F;
+    /// What [`Operand::dot_i8`] adds to each weight.
+    fn signed_bias<S: Bytes>() -> f32;
+}
+
+/// 8-bit activations: what decoding of large matrices uses.
+#[derive(Clone, Copy)]
+pub(super) struct Int8;
+
+/// 32-bit activations: four times the arithmetic, and no error but that of the weights.
+#[derive(Clone, Copy)]
+pub(super) struct Exact;
+
+impl Operand for Int8 {
+    type Vector = [i8; VECTOR];
+
+    fn arrangements(input: &super::Input) -> &Arrangements<Self> {
+        &input.int8
+    }
+
+    fn arrangements_mut(input: &mut super::Input) -> &mut Arrangements<Self> {
+        &mut input.int8
+    }
+
+    #[inline(always)]
+    fn round(x: &mut [f32; BLOCK]) -> f32 {
+        // As integers, magnitudes order like the floats, and infinities and NaN stay visible above all of them.
+        let largest = x.iter().fold(0, |m, x| (x.to_bits() & 0x7fff_ffff).max(m));
+        if largest >= f32::INFINITY.to_bits() {
+            *x = [1.0; BLOCK];
+            return f32::NAN;
+        }
+        let largest = f32::from_bits(largest);
+        // Below this the inverse overflows; such blocks add nothing that a float sum could hold.
+        let inverse = if largest < 1e-35 { 0.0 } else { 127.0 / largest };
+        for x in x.iter_mut() {
+            // Adding 1.5 · 2^23 leaves the nearest integer, ties to even.
+            const MAGIC: f32 = 12_582_912.0;
+            *x = (*x * inverse + MAGIC) - MAGIC;
+        }
+        largest / 127.0
+    }
+
+    #[inline(always)]
+    fn put(vector: &mut Self::Vector, position: usize, value: f32) {
+        vector[position] = value as i8;
+    }
+
+    #[inline(always)]
+    fn dot_u8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F {
+        s.dot_u8(w, &x[half..])
+    }
+
+    #[inline(always)]
+    fn dot_i8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F {
+        s.dot_i8(w, &x[half..])
+    }
+
+    #[inline(always)]
+    fn signed_bias<S: Bytes>() -> f32 {
+        S::SIGNED_BIAS
+    }
+}
+
+impl Operand for Exact {
+    /// `[byte of a lane][lane]`.
+    type Vector = [f32; VECTOR];
+
+    fn arrangements(input: &super::Input) -> &Arrangements<Self> {
+        &input.exact
+    }
+
+    fn arrangements_mut(input: &mut super::Input) -> &mut Arrangements<Self> {
+        &mut input.exact
+    }
+
+    #[inline(always)]
+    fn round(_x: &mut [f32; BLOCK]) -> f32 {
+        1.0
+    }
+
+    #[inline(always)]
+    fn put(vector: &mut Self::Vector, position: usize, value: f32) {
+        vector[position % 4 * 16 + position / 4] = value;
+    }
+
+    #[inline(always)]
+    fn dot_u8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F {
+        let mut sum = s.mul(s.quarter_u8(w, 0), s.load(&x[half / 4..]));
+        for q in 1..4 {
+            sum = s.mul_add(s.quarter_u8(w, q), s.load(&x[16 * q + half / 4..]), sum);
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn dot_i8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F {
+        let mut sum = s.mul(s.quarter_i8(w, 0), s.load(&x[half / 4..]));
+        for q in 1..4 {
+            sum = s.mul_add(s.quarter_i8(w, q), s.load(&x[16 * q + half / 4..]), sum);
+        }
+        sum
+    }
+
+    #[inline(always)]
+    fn signed_bias<S: Bytes>() -> f32 {
+        0.0
+    }
+}
+
+/// The activations that one step of a kernel uses.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Step<V, const VECTORS: usize, const GROUPS: usize> {
+    /// The activations, in the order of the weights.
+    pub(super) v: [V; VECTORS],
+    /// Scale of each group of elements, or of each lane.
+    pub(super) scale: [f32; GROUPS],
+    /// Sum of the group's or the lane's activations (scale included).
+    pub(super) sum: [f32; GROUPS],
+}
+
+// SAFETY: arrays of zero-byte-valid values, and padding.
+unsafe impl<V: Zeroed, const VECTORS: usize, const GROUPS: usize> Zeroed for Step<V, VECTORS, GROUPS> {}
+
+/// Sixteen-element groups that lie one after another in the vectors of a step.
+///
+/// The elements of a step, cut into groups of 16, are numbered in natural order; `order[i]` is the one at place `i`.
+pub(super) trait Arrangement: Copy + Zeroed {
+    /// Elements of a step.
+    const ELEMENTS: usize;
+
+    /// Fills the step from its first elements (of which there are at most `ELEMENTS`); the rest is zero.
+    fn fill(&mut self, x: &[f32], order: &[u8; 16]);
+}
+
+/// What the scales and sums of a step belong to.
+const fn group_of(elements: usize, groups: usize, natural: usize, position: usize) -> usize {
+    // In steps of whole K-quant blocks: so many natural elements each. In smaller steps: a lane of each vector.
+    if elements == 256 { natural / (256 / groups) } else { position % VECTOR / 4 }
+}
+
+/// A step with its operand, since a vector type alone does not name it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Of<O: Operand, const VECTORS: usize, const GROUPS: usize>(
+    pub(super) Step<O::Vector, VECTORS, GROUPS>,
+);
+
+// SAFETY: a transparent wrapper.
+unsafe impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Zeroed for Of<O, VECTORS, GROUPS> {}
+
+impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Arrangement for Of<O, VECTORS, GROUPS> {
+    const ELEMENTS: usize = VECTORS * VECTOR;
+
+    #[inline(always)]
+    fn fill(&mut self, x: &[f32], order: &[u8; 16]) {
+        let mut values = [0.0; 256];
+        values[..x.len()].copy_from_slice(x);
+        let mut scales = [0.0; 8];
+        for (block, scale) in values.as_chunks_mut().0.iter_mut().zip(&mut scales).take(Self::ELEMENTS / BLOCK) {
+            *scale = O::round(block);
+        }
+        self.0.sum = [0.0; GROUPS];
+        for (place, &group) in order[..Self::ELEMENTS / 16].iter().enumerate() {
+            for i in 0..16 {
+                let (position, natural) = (16 * place + i, 16 * usize::from(group) + i);
+                let owner = group_of(Self::ELEMENTS, GROUPS, natural, position);
+                O::put(&mut self.0.v[position / VECTOR], position % VECTOR, values[natural]);
+                self.0.sum[owner] += values[natural];
+                self.0.scale[owner] = scales[natural / BLOCK];
+            }
+        }
+        for (sum, scale) in self.0.sum.iter_mut().zip(self.0.scale) {
+            *sum *= scale;
+        }
+    }
+}
+
+/// 64 floats in natural order.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Plain(pub(super) [f32; VECTOR]);
+
+// SAFETY: an array of floats.
+unsafe impl Zeroed for Plain {}
+
+impl Arrangement for Plain {
+    const ELEMENTS: usize = VECTOR;
+
+    #[inline(always)]
+    fn fill(&mut self, x: &[f32], _order: &[u8; 16]) {
+        self.0[..x.len()].copy_from_slice(x);
+        self.0[x.len()..].fill(0.0);
+    }
+}
+
+/// Steps of all columns in one arrangement.
+pub(super) struct Slot<T: Zeroed> {
+    steps: AlignedVec<T>,
+    order: [u8; 16],
+    ready: bool,
+    per_column: usize,
+}
+
+impl<T: Arrangement> Slot<T> {
+    pub(super) fn new(order: [u8; 16], columns: usize, k: usize) -> Self {
+        let steps = AlignedVec::zeroed(columns * k.div_ceil(T::ELEMENTS));
+        Self { steps, order, ready: false, per_column: 0 }
+    }
+
+    pub(super) fn invalidate(&mut self) {
+        self.ready = false;
+    }
+
+    /// The steps of one column.
+    #[inline(always)]
+    pub(super) fn column(&self, c: usize) -> &[T] {
+        assert!(self.ready, "the input is prepared for this type of weights");
+        &self.steps[c * self.per_column..][..self.per_column]
+    }
+
+    pub(super) fn prepare(&mut self, level: Level, x: &[f32], k: usize) {
+        if self.ready || k == 0 {
+            return;
+        }
+        self.per_column = k.div_ceil(T::ELEMENTS);
+        level.run(Fill { slot: self, x, k });
+        self.ready = true;
+    }
+}
+
+struct Fill<'a, T: Zeroed> {
+    slot: &'a mut Slot<T>,
+    x: &'a [f32],
+    k: usize,
+}
+
+impl<T: Arrangement> Kernel for Fill<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _simd: S) {
+        let Slot { steps, order, per_column, .. } = self.slot;
+        for (column, steps) in self.x.chunks_exact(self.k).zip(steps.chunks_exact_mut(*per_column)) {
+            for (x, step) in column.chunks(T::ELEMENTS).zip(steps) {
+                step.fill(x, order);
+            }
+        }
+    }
+}
+
+/// One slot for each order that weights come in.
+pub(super) struct Arrangements<O: Operand> {
+    /// Natural order, lanes (Q8_0).
+    pub(super) natural: Slot<Of<O, 1, 16>>,
+    /// 16 low nibbles, then 16 high ones, of four blocks (Q4_0 and its kin).
+    pub(super) nibbles: Slot<Of<O, 2, 16>>,
+    /// 32 low nibbles, then 32 high ones (Q4_K, Q5_K).
+    pub(super) k_nibbles: Slot<Of<O, 4, 8>>,
+    /// Natural order, a scale for each 16 (Q6_K).
+    pub(super) sixteens: Slot<Of<O, 4, 16>>,
+    /// Bit pairs of 32 bytes, both halves of a block side by side (Q2_K, Q3_K).
+    pub(super) pairs: Slot<Of<O, 4, 16>>,
+}
+
+impl<O: Operand> Arrangements<O> {
+    pub(super) fn new(columns: usize, k: usize) -> Self {
+        let natural = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+        let nibbles = [0, 2, 4, 6, 1, 3, 5, 7, 0, 0, 0, 0, 0, 0, 0, 0];
+        let k_nibbles = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
+        let pairs = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
+        Self {
+            natural: Slot::new(natural, columns, k),
+            nibbles: Slot::new(nibbles, columns, k),
+            k_nibbles: Slot::new(k_nibbles, columns, k),
+            sixteens: Slot::new(natural, columns, k),
+            pairs: Slot::new(pairs, columns, k),
+        }
+    }
+
+    pub(super) fn invalidate(&mut self) {
+        self.natural.invalidate();
+        self.nibbles.invalidate();
+        self.k_nibbles.invalidate();
+        self.sixteens.invalidate();
+        self.pairs.invalidate();
+    }
+}
