@@ -7,13 +7,12 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-/// A part of a text.
+/// A part of a text, never empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fragment {
-    /// Plain text, never empty.
-    Text(Range<usize>),
-    /// A special token.
-    Token(u32),
+pub(crate) struct Fragment {
+    pub(crate) range: Range<usize>,
+    /// The special token that the part is; none for plain text.
+    pub(crate) token: Option<u32>,
 }
 
 /// A special token to look for.
@@ -67,7 +66,7 @@ impl Partitioner {
     pub(crate) fn split(&self, text: &str) -> Vec<Fragment> {
         let mut fragments = Vec::new();
         if !text.is_empty() {
-            fragments.push(Fragment::Text(0..text.len()));
+            fragments.push(Fragment { range: 0..text.len(), token: None });
         }
         for pattern in self.occurring(text) {
             fragments = cut(text, fragments, pattern);
@@ -179,9 +178,9 @@ fn children(node: &Node) -> Vec<u32> {
 fn cut(text: &str, fragments: Vec<Fragment>, pattern: &Pattern) -> Vec<Fragment> {
     let mut out = Vec::with_capacity(fragments.len() + 2);
     for fragment in fragments {
-        match fragment {
-            Fragment::Token(_) => out.push(fragment),
-            Fragment::Text(range) => cut_one(text, range, pattern, &mut out),
+        match fragment.token {
+            Some(_) => out.push(fragment),
+            None => cut_one(text, fragment.range, pattern, &mut out),
         }
     }
     out
@@ -192,17 +191,17 @@ fn cut_one(text: &str, range: Range<usize>, pattern: &Pattern, out: &mut Vec<Fra
     while let Some(offset) = text.get(rest.clone()).and_then(|part| part.find(&pattern.text)) {
         let start = rest.start + offset;
         if rest.start < start {
-            out.push(Fragment::Text(rest.start..start));
+            out.push(Fragment { range: rest.start..start, token: None });
         }
-        out.push(Fragment::Token(pattern.id));
         rest.start = start + pattern.text.len();
+        out.push(Fragment { range: start..rest.start, token: Some(pattern.id) });
         if pattern.strips_right {
             let after = text.get(rest.clone()).unwrap_or_default();
             rest.start += after.len() - after.trim_start_matches(is_c_space).len();
         }
     }
     if !rest.is_empty() {
-        out.push(Fragment::Text(rest));
+        out.push(Fragment { range: rest, token: None });
     }
 }
 
@@ -218,9 +217,9 @@ mod tests {
     fn split(patterns: &[&str], text: &str) -> Vec<String> {
         let pattern = |(id, text): (u32, &&str)| Pattern { id, text: (*text).to_owned(), strips_right: text.ends_with('!') };
         let partitioner = Partitioner::new((0..).zip(patterns).map(pattern).collect());
-        let show = |fragment| match fragment {
-            Fragment::Token(id) => format!("#{id}"),
-            Fragment::Text(range) => text[range].to_owned(),
+        let show = |fragment: Fragment| match fragment.token {
+            Some(id) => format!("#{id}"),
+            None => text[fragment.range].to_owned(),
         };
         partitioner.split(text).into_iter().map(show).collect()
     }

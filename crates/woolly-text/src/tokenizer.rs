@@ -75,17 +75,37 @@ impl Tokenizer {
         if add_special && inner.add_bos {
             ids.extend(self.bos());
         }
-        let mut merger = Merger::default();
-        for fragment in self.partitioner(parse_special).split(text) {
-            match fragment {
-                Fragment::Token(id) => ids.push(id),
-                Fragment::Text(range) => inner.encode_text(text.get(range).unwrap_or_default(), &mut merger, &mut ids),
-            }
-        }
+        inner.encode_fragments(text, &inner.partitioner(parse_special).split(text), None, &mut ids);
         if add_special && inner.add_eos {
             ids.extend(self.eos());
         }
         ids
+    }
+
+    /// The ids of a prompt that a chat template has rendered: control tokens are recognised, and BOS is put in front
+    /// only if the model wants it and the template has not done so. EOS is not added, since the answer is to follow.
+    ///
+    /// Names of control tokens that a user wrote are recognised too; [`crate::ChatTemplate::encode`] prevents that.
+    pub fn encode_prompt(&self, prompt: &str) -> Vec<u32> {
+        self.encode_marked(prompt, None)
+    }
+
+    /// As [`Self::encode_prompt`]; after cutting at control tokens, `mark` is removed from the text.
+    pub(crate) fn encode_marked(&self, prompt: &str, mark: Option<char>) -> Vec<u32> {
+        let inner = &*self.0;
+        let mut ids = Vec::with_capacity(prompt.len() / 4 + 2);
+        let fragments = inner.partitioner(true).split(prompt);
+        let first = fragments.first().and_then(|fragment| fragment.token);
+        if inner.add_bos && first != self.bos() {
+            ids.extend(self.bos());
+        }
+        inner.encode_fragments(prompt, &fragments, mark, &mut ids);
+        ids
+    }
+
+    /// Finds the names of control tokens. A name of one character is left out: it cannot be broken up.
+    pub(crate) fn control_names(&self) -> Partitioner {
+        self.0.new_partitioner(|token_type, text| token_type.is_hidden() && text.chars().nth(1).is_some())
     }
 
     /// The text of `ids`, without the control tokens unless `with_special`. Bytes that are not UTF-8 are replaced by
@@ -175,15 +195,6 @@ impl Tokenizer {
     pub fn end_of_generation(&self) -> &[u32] {
         self.0.special.ends()
     }
-
-    fn partitioner(&self, parse_special: bool) -> &Partitioner {
-        let inner = &*self.0;
-        if parse_special {
-            inner.all_special.get_or_init(|| inner.partitioner(|t| t == TokenType::UserDefined || t.is_hidden()))
-        } else {
-            inner.user_defined.get_or_init(|| inner.partitioner(|t| t == TokenType::UserDefined))
-        }
-    }
 }
 
 impl fmt::Debug for Tokenizer {
@@ -243,6 +254,20 @@ impl Inner {
         })
     }
 
+    fn encode_fragments(&self, text: &str, fragments: &[Fragment], mark: Option<char>, ids: &mut Vec<u32>) {
+        let mut merger = Merger::default();
+        for fragment in fragments {
+            let part = text.get(fragment.range.clone()).unwrap_or_default();
+            match (fragment.token, mark) {
+                (Some(id), _) => ids.push(id),
+                (None, Some(mark)) if part.contains(mark) => {
+                    self.encode_text(&part.replace(mark, ""), &mut merger, ids);
+                }
+                (None, _) => self.encode_text(part, &mut merger, ids),
+            }
+        }
+    }
+
     fn encode_text(&self, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
         match &self.method {
             Method::Spm(spm) => spm.encode(&self.vocab, text, merger, ids),
@@ -250,11 +275,20 @@ impl Inner {
         }
     }
 
-    fn partitioner(&self, wanted: impl Fn(TokenType) -> bool) -> Partitioner {
+    fn partitioner(&self, parse_special: bool) -> &Partitioner {
+        if parse_special {
+            self.all_special.get_or_init(|| self.new_partitioner(|t, _| t == TokenType::UserDefined || t.is_hidden()))
+        } else {
+            self.user_defined.get_or_init(|| self.new_partitioner(|t, _| t == TokenType::UserDefined))
+        }
+    }
+
+    fn new_partitioner(&self, wanted: impl Fn(TokenType, &str) -> bool) -> Partitioner {
         let pattern = |id: u32| {
             let text = std::str::from_utf8(self.vocab.text(id)?).ok()?.to_owned();
             let strips_right = self.strips_right && !PHI3_KEEPS_SPACE.contains(&text.as_str());
-            self.vocab.token_type(id).is_some_and(&wanted).then_some(Pattern { id, text, strips_right })
+            let wanted = self.vocab.token_type(id).is_some_and(|token_type| wanted(token_type, &text));
+            wanted.then_some(Pattern { id, text, strips_right })
         };
         Partitioner::new(self.vocab.marked().iter().copied().filter_map(pattern).collect())
     }

@@ -6,6 +6,7 @@
 
 mod clock;
 mod filters;
+mod guard;
 mod json;
 mod methods;
 mod python;
@@ -18,6 +19,7 @@ use minijinja::Environment;
 use serde_json::{Map, Value};
 use woolly_gguf::Metadata;
 
+use self::guard::Guarded;
 use crate::error::Error;
 use crate::tokenizer::Tokenizer;
 
@@ -121,9 +123,9 @@ impl ChatTemplate {
 
     /// The prompt for a conversation.
     ///
-    /// The result usually begins with the text of the BOS token and contains the texts of control tokens, so encode it
-    /// with [`Tokenizer::encode_prompt`]. Control tokens that a user wrote into a message are in there too; see
-    /// [`Self::render_guarded`].
+    /// The result usually begins with the text of the BOS token and contains the names of control tokens, so encode it
+    /// with [`Tokenizer::encode_prompt`]. Names that a user wrote into a message are in there too, and indistinguishable;
+    /// where users are not trusted, use [`Self::encode`].
     ///
     /// # Errors
     /// When there is no template, it is broken, refuses the conversation, exceeds a limit or fails.
@@ -135,5 +137,21 @@ impl ChatTemplate {
         };
         let environment = environment.as_ref().map_err(Fault::to_error)?;
         render::render(environment, input, &self.bos_token, &self.eos_token)
+    }
+
+    /// The ids of the prompt for a conversation, in which only the template, the assistant's messages and
+    /// [`RenderInput::variables`] can produce control tokens.
+    ///
+    /// Names of control tokens in other messages, tools and documents are encoded as plain text; names of a single
+    /// character excepted. User-defined tokens are recognised everywhere, as in all text.
+    ///
+    /// # Errors
+    /// As [`Self::render`], and when the conversation contains all of the noncharacters U+FDD0 to U+FDEF.
+    pub fn encode(&self, tokenizer: &Tokenizer, input: &RenderInput<'_>) -> Result<Vec<u32>, Error> {
+        let reason = "the conversation contains every noncharacter from U+FDD0 to U+FDEF";
+        let names = tokenizer.control_names();
+        let guarded = Guarded::new(input, &names).ok_or_else(|| Error::Render { reason: reason.to_owned() })?;
+        let prompt = self.render(&guarded.input(input))?;
+        Ok(tokenizer.encode_marked(&prompt, Some(guarded.mark)))
     }
 }
