@@ -4,6 +4,9 @@
 //! `f32`, so that the results do not depend on a thread's flush-to-zero setting. Sources: IEEE 754-2019 (binary16);
 //! bfloat16 is the upper half of a binary32.
 
+/// The largest finite binary16 number.
+pub(crate) const F16_MAX: f32 = 65504.0;
+
 /// The difference of the exponent biases of binary32 and binary16, in the place of a binary32 exponent.
 const BIAS_STEP: u32 = (127 - 15) << 23;
 

@@ -85,15 +85,131 @@ proptest! {
     }
 
     #[test]
-    fn any_importance_gives_finite_values(values in values(), bits in prop::collection::vec(any::<u32>(), 256)) {
-        let importance: Vec<f32> = bits.into_iter().map(|bits| f32::from_bits(bits).abs()).map(|w| if w.is_finite() { w } else { 0.0 }).collect();
+    fn any_importance_gives_finite_values(values in values(), importance in importance()) {
         for ty in encodable() {
-            let mut blocks = vec![0; ty.row_bytes(values.len()).unwrap()];
-            ty.encode_weighted(&values, &importance, &mut blocks).unwrap();
-            let mut decoded = vec![f32::NAN; values.len()];
-            ty.decode(&blocks, &mut decoded).unwrap();
-            prop_assert!(decoded.iter().all(|y| y.is_finite()), "{ty}");
+            prop_assert!(weighted_round_trip(ty, &values, &importance).iter().all(|y| y.is_finite()), "{ty}");
         }
+    }
+
+    #[test]
+    fn scales_do_not_overflow(steps in prop::collection::vec(-2_i8..=2, 256), importance in importance()) {
+        for ty in encodable() {
+            let largest = if ty == TensorType::NVFP4 { 2688.0 } else { 65504.0 };
+            let values: Vec<f32> = steps.iter().map(|&step| f32::from(step) / 2.0 * largest).collect();
+            prop_assert!(round_trip(ty, &values).iter().all(|y| y.is_finite()), "{ty}");
+            prop_assert!(weighted_round_trip(ty, &values, &importance).iter().all(|y| y.is_finite()), "{ty}");
+        }
+    }
+}
+
+/// Weights of every magnitude that `f32` has, zeros among them.
+fn importance() -> impl Strategy<Value = Vec<f32>> {
+    let weight =
+        any::<u32>().prop_map(|bits| f32::from_bits(bits >> 1)).prop_map(|w| if w.is_finite() { w } else { 0.0 });
+    prop::collection::vec(weight, 256)
+}
+
+fn weighted_round_trip(ty: TensorType, values: &[f32], importance: &[f32]) -> Vec<f32> {
+    let mut blocks = vec![0; ty.row_bytes(values.len()).unwrap()];
+    ty.encode_weighted(values, importance, &mut blocks).unwrap();
+    let mut decoded = vec![f32::NAN; values.len()];
+    ty.decode(&blocks, &mut decoded).unwrap();
+    decoded
+}
+
+/// 8192 values of a bell-shaped distribution, the sums of six uniform numbers, from a multiplicative generator.
+fn bell() -> Vec<f32> {
+    let mut state = 1_u64;
+    let mut uniform = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1 << 24) as f32 - 0.5
+    };
+    (0..8192).map(|_| (0..6).map(|_| uniform()).sum()).collect()
+}
+
+fn error(x: &[f32], y: &[f32], weight: impl Fn(usize) -> f32) -> f64 {
+    let terms = x.iter().zip(y).enumerate().map(|(i, (x, y))| f64::from(weight(i)) * f64::from(x - y).powi(2));
+    (terms.sum::<f64>() / x.len() as f64).sqrt()
+}
+
+/// Which formats must beat which, for what their bits buy.
+#[test]
+fn errors_fall_as_formats_spend_more() {
+    use TensorType as T;
+    let order: &[(T, T, &str)] = &[
+        (T::IQ1_M, T::IQ1_S, "1.75 bits against 1.56"),
+        (T::IQ2_XXS, T::IQ1_M, "2.06 bits against 1.75"),
+        (T::IQ2_XS, T::IQ2_XXS, "2.31 bits against 2.06"),
+        (T::IQ2_S, T::IQ2_XS, "2.56 bits against 2.31"),
+        (T::IQ2_S, T::Q2_K, "a grid of vectors against a line, at fewer bits"),
+        (T::IQ2_XS, T::Q2_0, "2.31 bits against 2.25"),
+        (T::Q2_0, T::Q1_0, "2.25 bits against 1.13"),
+        (T::IQ3_XXS, T::IQ2_S, "3.06 bits against 2.56"),
+        (T::IQ3_S, T::IQ3_XXS, "3.44 bits against 3.06"),
+        (T::IQ3_S, T::Q3_K, "a grid of vectors at the same bits"),
+        (T::IQ4_XS, T::IQ3_S, "4.25 bits against 3.44"),
+        (T::IQ4_XS, T::MXFP4, "finer scales at the same bits"),
+        (T::IQ4_NL, T::Q4_0, "levels that suit a bell, at the same bits"),
+        (T::NVFP4, T::MXFP4, "finer scales, 4.5 bits against 4.25"),
+        (T::Q4_K, T::Q4_0, "a minimum and a search at the same bits"),
+        (T::Q4_K, T::Q4_1, "a search, at fewer bits"),
+        (T::Q5_K, T::Q5_0, "a minimum and a search at the same bits"),
+        (T::Q5_K, T::Q5_1, "a search, at fewer bits"),
+        (T::Q6_K, T::Q5_K, "6.56 bits against 5.5"),
+        (T::Q8_0, T::Q6_K, "8.5 bits against 6.56"),
+    ];
+    let values = bell();
+    let loss = |ty| error(&values, &round_trip(ty, &values), |_| 1.0);
+    for &(better, worse, why) in order {
+        let (a, b) = (loss(better), loss(worse));
+        assert!(a < b, "{better} loses {a:.5}, {worse} {b:.5}, but it has {why}");
+    }
+}
+
+#[test]
+fn importance_moves_the_error_to_where_it_matters_less() {
+    let values = bell();
+    // Every third column of a row of 256 is 20 times as important.
+    let importance: Vec<f32> = (0..256).map(|i| if i % 3 == 0 { 20.0 } else { 1.0 }).collect();
+    let exact = [TensorType::F32, TensorType::F64];
+    let no_choice =
+        [TensorType::F16, TensorType::BF16, TensorType::Q8_0, TensorType::Q8_1, TensorType::Q8_K, TensorType::MXFP4];
+    for ty in encodable().filter(|ty| !exact.contains(ty)) {
+        let loss = |decoded: &[f32]| error(&values, decoded, |i| importance[i % 256]);
+        let plain = loss(&round_trip(ty, &values));
+        let weighted = loss(&weighted_round_trip(ty, &values, &importance));
+        if no_choice.contains(&ty) {
+            assert_eq!(weighted, plain, "{ty}");
+        } else {
+            assert!(weighted < plain, "{ty}: {weighted:.6} with weights, {plain:.6} without");
+        }
+    }
+}
+
+/// The type, its values by index, and why it holds them.
+type Representable = (TensorType, fn(usize) -> f32, &'static str);
+
+/// The search must not miss values that the format can hold exactly.
+#[test]
+fn representable_values_come_back() {
+    // Two-level scales make these exact: every run spans all codes.
+    let cases: &[Representable] = &[
+        (TensorType::Q2_K, |i| (i % 4) as f32 - 1.0, "codes 0 to 3, minimum 1"),
+        (TensorType::Q3_K, |i| (i % 8) as f32 - 4.0, "codes -4 to 3"),
+        (TensorType::Q4_K, |i| (i % 16) as f32 - 8.0, "codes 0 to 15, minimum 8"),
+        (TensorType::Q5_K, |i| (i % 32) as f32 - 16.0, "codes 0 to 31, minimum 16"),
+        (TensorType::Q2_0, |i| (i % 4) as f32 - 1.0, "codes -1 to 2"),
+        (TensorType::Q1_0, |i| if i % 3 == 0 { 1.5 } else { -1.5 }, "one magnitude"),
+        (TensorType::NVFP4, |i| [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, -6.0][i % 8], "the numbers of E2M1"),
+        (TensorType::IQ2_XXS, |i| if i % 2 == 0 { 8.0 } else { -8.0 }, "the codeword of smallest levels"),
+        (TensorType::IQ3_S, |i| if i % 2 == 0 { 15.0 } else { 1.0 }, "a codeword of the ends"),
+    ];
+    for &(ty, value, why) in cases {
+        let values: Vec<f32> = (0..256).map(value).collect();
+        let off = error(&values, &round_trip(ty, &values), |_| 1.0);
+        // Scale and minimum are rounded to the 11 bits of binary16, each by up to 2^-12 of the largest magnitude.
+        let largest = values.iter().fold(0.0_f32, |a, x| a.max(x.abs()));
+        assert!(off < f64::from(largest) / 1024.0, "{ty}: off by {off}, but it holds {why}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! Q4_1: 32 codes of 4 bits times a scale, plus a minimum. Block: d f16, m f16, 16 bytes of two codes.
 
+use crate::half::F16_MAX;
 use crate::layout::{f16_at, field, field_mut, nibbles, pack_nibbles, put_f16};
 use crate::search::{affine, as_f16};
 use crate::simple::{bounds, inverse};
@@ -19,7 +20,9 @@ pub(crate) fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u
         None => by_rule(x),
         Some(weights) => {
             let line = affine::best_line(x, weights, affine::Codes { highest: 15.0, positive: false });
-            let line = affine::Line { scale: as_f16(line.scale), min: as_f16(line.min) };
+            // Code 0 may lie outside the values, and then outside binary16.
+            let min = as_f16(line.min.clamp(-F16_MAX, F16_MAX));
+            let line = affine::Line { scale: as_f16(line.scale), min };
             (line.scale, -line.min, line.codes(x, 15.0))
         }
     };

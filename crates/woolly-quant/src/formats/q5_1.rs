@@ -1,6 +1,7 @@
 //! Q5_1: 32 codes of 5 bits times a scale, plus a minimum. Block: d f16, m f16, the fifth bits as u32, 16 bytes of two
 //! codes.
 
+use crate::half::F16_MAX;
 use crate::layout::{f16_at, field, field_mut, five_bits, pack_five_bits, put_f16};
 use crate::search::{affine, as_f16};
 use crate::simple::{bounds, inverse};
@@ -20,7 +21,9 @@ pub(crate) fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u
         None => by_rule(x),
         Some(weights) => {
             let line = affine::best_line(x, weights, affine::Codes { highest: 31.0, positive: false });
-            let line = affine::Line { scale: as_f16(line.scale), min: as_f16(line.min) };
+            // Code 0 may lie outside the values, and then outside binary16.
+            let min = as_f16(line.min.clamp(-F16_MAX, F16_MAX));
+            let line = affine::Line { scale: as_f16(line.scale), min };
             (line.scale, -line.min, line.codes(x, 31.0))
         }
     };

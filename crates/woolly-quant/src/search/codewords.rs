@@ -182,17 +182,17 @@ impl Line {
         2.0 * self.a - s * self.b
     }
 
-    /// The scale above which `lower`, a line with no larger b, is higher than `self`.
-    fn crossing(self, lower: Self) -> f32 {
+    /// The scale above which `lower` is higher than `self`, if its slope is.
+    fn crossing(self, lower: Self) -> Option<f32> {
         let step = self.b - lower.b;
-        if step > 0.0 { 2.0 * (self.a - lower.a) / step } else { f32::NEG_INFINITY }
+        (step > 0.0).then(|| 2.0 * (self.a - lower.a) / step)
     }
 }
 
 /// A group of elements that one codeword stands for, with the codewords that are best at some scale: the upper envelope
 /// of their lines.
 struct Group {
-    /// In descending order of b, which is the ascending order of the scales where they are highest.
+    /// In the order of the scales where they are highest, which is the descending order of b.
     lines: Vec<Line>,
     /// Above scale `ends[i]`, line i + 1 is higher than line i.
     ends: Vec<f32>,
@@ -206,53 +206,48 @@ impl Group {
         shifts: &[f32],
         x: &[f32; WIDTH],
         w: &[f32; WIDTH],
-        scales: [f32; 2],
+        [low, high]: [f32; 2],
     ) -> Self {
-        let mut envelope = Envelope::default();
         let tables: Vec<Table<WORDS>> = shifts.iter().map(|&shift| Table::new(grid, shift, x, w)).collect();
-        let [low, high] = scales;
-        for scale in [low, (low * high).sqrt(), high] {
-            let best = (0..)
-                .zip(&tables)
-                .map(|(n, table)| table.highest(scale, n))
-                .reduce(|best, line| if line.height(scale) > best.height(scale) { line } else { best });
-            envelope.push(best.unwrap_or_default());
-        }
-        let [first, second] = envelope.corners();
-        let mut lines = envelope.lines.to_vec();
-        for (n, table) in (0..).zip(&tables) {
-            table.append_above([first, second], n, &mut lines);
-        }
-        Self::envelope(lines)
+        let (first, last) = (highest(&tables, low), highest(&tables, high));
+        let mut group = Self { lines: vec![first], ends: Vec::new() };
+        group.append_between(&tables, first, last);
+        group
     }
 
-    /// Keeps the lines that are highest somewhere (Andrew's monotone chain).
-    fn envelope(mut candidates: Vec<Line>) -> Self {
-        candidates.sort_unstable_by(|p, q| q.b.total_cmp(&p.b).then(p.a.total_cmp(&q.a)));
-        let mut lines: Vec<Line> = Vec::with_capacity(candidates.len());
-        let mut ends = Vec::with_capacity(candidates.len());
-        for line in candidates {
-            let mut from = f32::NEG_INFINITY;
-            while let Some(last) = lines.last() {
-                from = last.crossing(line);
-                if ends.last().is_some_and(|&end| from <= end) || from == f32::NEG_INFINITY {
-                    lines.pop();
-                    ends.pop();
-                } else {
-                    break;
-                }
-            }
-            if !lines.is_empty() {
-                ends.push(from);
-            }
-            lines.push(line);
+    /// Appends the lines that follow `left`, up to and with `right`. Where these two cross, either no line is higher,
+    /// or the highest one belongs between them.
+    fn append_between<const WORDS: usize>(&mut self, tables: &[Table<WORDS>], left: Line, right: Line) {
+        /// What a codeword must add to the gain to be kept, as a share of it.
+        const WORTHWHILE: f32 = 1e-5;
+        let Some(scale) = left.crossing(right) else { return };
+        let between = highest(tables, scale);
+        // True but for rounding, and what makes the search end.
+        let is_between = right.b < between.b && between.b < left.b;
+        if is_between && between.height(scale) > left.height(scale) + WORTHWHILE * left.a.abs() {
+            self.append_between(tables, left, between);
+            self.append_between(tables, between, right);
+        } else {
+            self.lines.push(right);
+            self.ends.push(scale);
         }
-        Self { lines, ends }
     }
 
     fn best(&self, scale: f32) -> Line {
         self.lines[self.ends.iter().filter(|&&end| end < scale).count()]
     }
+}
+
+/// The highest line of all tables at `scale`.
+fn highest<const WORDS: usize>(tables: &[Table<WORDS>], scale: f32) -> Line {
+    let mut best = tables[0].highest(scale);
+    for (n, table) in (1..).zip(&tables[1..]) {
+        let line = table.highest(scale);
+        if line.height(scale) > best.height(scale) {
+            best = Line { word: line.word + n * WORDS as u16, ..line };
+        }
+    }
+    best
 }
 
 /// a and b of every codeword of a grid.
@@ -275,59 +270,25 @@ impl<const WORDS: usize> Table<WORDS> {
         Self { a, b }
     }
 
-    fn line(&self, k: usize, table: usize) -> Line {
-        Line { a: self.a[k], b: self.b[k], word: (k + table * WORDS) as u16 }
-    }
-
     /// The highest line at `scale`.
-    fn highest(&self, scale: f32, table: usize) -> Line {
-        let heights: [f32; WORDS] = std::array::from_fn(|k| 2.0 * self.a[k] - scale * self.b[k]);
-        let mut tops = [f32::NEG_INFINITY; 8];
-        for heights in heights.as_chunks::<8>().0 {
-            for i in 0..8 {
-                tops[i] = if heights[i] > tops[i] { heights[i] } else { tops[i] };
+    fn highest(&self, scale: f32) -> Line {
+        // Rows as long as this make the inner loops vectorise.
+        const ROW: usize = 16;
+        let mut heights = [0.0; WORDS];
+        for k in 0..WORDS {
+            heights[k] = 2.0 * self.a[k] - scale * self.b[k];
+        }
+        let (rows, _) = heights.as_chunks::<ROW>();
+        let mut tops = [f32::NEG_INFINITY; ROW];
+        for row in rows {
+            for i in 0..ROW {
+                tops[i] = if row[i] > tops[i] { row[i] } else { tops[i] };
             }
         }
-        let top = tops.into_iter().fold(f32::NEG_INFINITY, f32::max);
-        self.line(heights.iter().position(|&h| h == top).unwrap_or(0), table)
-    }
-
-    /// Appends the lines that lie above one of the two points (scale, height).
-    fn append_above(&self, points: [[f32; 2]; 2], table: usize, lines: &mut Vec<Line>) {
-        let [[s, t], [h, j]] = [[points[0][0], points[1][0]], [points[0][1], points[1][1]]];
-        for start in (0..WORDS).step_by(8) {
-            let above: [bool; 8] = std::array::from_fn(|i| {
-                let (a, b) = (2.0 * self.a[start + i], self.b[start + i]);
-                (a - s * b > h) | (a - t * b > j)
-            });
-            if above.iter().fold(false, |any, &above| any | above) {
-                lines.extend((0..8).filter(|&i| above[i]).map(|i| self.line(start + i, table)));
-            }
-        }
-    }
-}
-
-/// The highest lines at three scales, in ascending order of these.
-#[derive(Default)]
-struct Envelope {
-    lines: [Line; 3],
-    len: usize,
-}
-
-impl Envelope {
-    fn push(&mut self, line: Line) {
-        self.lines[self.len] = line;
-        self.len += 1;
-    }
-
-    /// Where the highest of the three lines changes. A line that is below them there is below them everywhere between
-    /// the outer scales, because the difference is concave and only bends there.
-    fn corners(&self) -> [[f32; 2]; 2] {
-        let [a, b, c] = self.lines;
-        [[a, b], [b, c]].map(|[left, right]| {
-            let scale = left.crossing(right).max(0.0);
-            [scale, left.height(scale).max(right.height(scale))]
-        })
+        let column = (0..ROW).fold(0, |best, i| if tops[i] > tops[best] { i } else { best });
+        let row = rows.iter().position(|row| row[column] == tops[column]).unwrap_or(0);
+        let word = row * ROW + column;
+        Line { a: self.a[word], b: self.b[word], word: word as u16 }
     }
 }
 
