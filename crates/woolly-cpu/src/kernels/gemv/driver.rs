@@ -124,15 +124,12 @@ impl<F: Format, O: Operand> Gemv<'_, F, O> {
         let mut sums = [[s.splat(0.0); C]; R];
         for i in 0..whole {
             let x = array::from_fn(|c| &inner[c][i]);
-            for r in 0..R {
-                let block = &blocks[r][i];
-                let mut line = 0;
-                while line < size_of::<F::Block>() {
-                    s.prefetch(block.as_ref(), PREFETCH + line);
-                    line += 64;
-                }
-                F::step::<S, O, C>(s, block, x, &mut sums[r]);
-            }
+            // Written out: the compiler would keep long steps in a loop over rows, and their sums in memory.
+            const { assert!(R == 4) };
+            advance::<F, S, O, C>(s, &blocks[0][i], x, &mut sums[0]);
+            advance::<F, S, O, C>(s, &blocks[1][i], x, &mut sums[1]);
+            advance::<F, S, O, C>(s, &blocks[2][i], x, &mut sums[2]);
+            advance::<F, S, O, C>(s, &blocks[3][i], x, &mut sums[3]);
         }
         if !split[0].1.is_empty() {
             let x = array::from_fn(|c| &steps[c][whole]);
@@ -144,4 +141,19 @@ impl<F: Format, O: Operand> Gemv<'_, F, O> {
         }
         sums.map(|row| row.map(|lanes| s.sum(lanes)))
     }
+}
+
+#[inline(always)]
+fn advance<F: Format, S: Bytes, O: Operand, const C: usize>(
+    s: S,
+    block: &F::Block,
+    x: [&F::Step<O>; C],
+    sums: &mut [S::F; C],
+) {
+    let mut line = 0;
+    while line < size_of::<F::Block>() {
+        s.prefetch(block.as_ref(), PREFETCH + line);
+        line += 64;
+    }
+    F::step::<S, O, C>(s, block, x, sums);
 }
