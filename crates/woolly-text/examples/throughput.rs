@@ -14,7 +14,11 @@ use woolly_text::Tokenizer;
 const RUNS: usize = 7;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let [vocabulary, text] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "usage: throughput VOCABULARY.gguf TEXT")?;
+    let [vocabulary, text] = std::env::args()
+        .skip(1)
+        .collect::<Vec<_>>()
+        .try_into()
+        .map_err(|_| "usage: throughput VOCABULARY.gguf TEXT")?;
     let text = std::fs::read_to_string(text)?;
     let model = GGUFLoader::open(vocabulary)?;
 

@@ -33,7 +33,10 @@ pub enum Error {
     EmptyVocabulary,
 
     /// The vocabulary is larger than token ids or offsets of 32 bits can address.
-    #[error("the vocabulary has {tokens} tokens of {bytes} bytes together; at most {} of either are supported", u32::MAX)]
+    #[error(
+        "the vocabulary has {tokens} tokens of {bytes} bytes together; at most {} of either are supported",
+        u32::MAX
+    )]
     VocabularyTooLarge {
         /// Number of tokens.
         tokens: usize,

@@ -51,14 +51,17 @@ impl TokenIndex {
         Self { seed: random_seed(), slots: vec![(0, EMPTY); slots] }
     }
 
-    /// Adds `id` under `bytes` unless those bytes have an id already: the lowest id of equal tokens wins.
-    pub(crate) fn insert<'a>(&mut self, bytes: &[u8], id: u32, read: impl Fn(u32) -> &'a [u8]) {
+    /// Adds `id` under `bytes` unless those bytes have an id already: the lowest id of equal tokens wins. Returns whether
+    /// it was added.
+    pub(crate) fn insert<'a>(&mut self, bytes: &[u8], id: u32, read: impl Fn(u32) -> &'a [u8]) -> bool {
         let hash = hash_bytes(self.seed, bytes);
         let slot = self.find(hash, bytes, read);
-        if let Some(slot) = self.slots.get_mut(slot)
-            && slot.1 == EMPTY
-        {
-            *slot = (hash as u32, id);
+        match self.slots.get_mut(slot) {
+            Some(slot) if slot.1 == EMPTY => {
+                *slot = (hash as u32, id);
+                true
+            }
+            _ => false,
         }
     }
 
@@ -67,6 +70,11 @@ impl TokenIndex {
     pub(crate) fn get<'a>(&self, bytes: &[u8], read: impl Fn(u32) -> &'a [u8]) -> Option<u32> {
         let slot = self.find(hash_bytes(self.seed, bytes), bytes, read);
         self.slots.get(slot).map(|slot| slot.1).filter(|id| *id != EMPTY)
+    }
+
+    /// All ids, in no particular order.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
+        self.slots.iter().map(|slot| slot.1).filter(|id| *id != EMPTY)
     }
 
     /// The slot that holds `bytes`, or the empty one where they belong.
@@ -154,7 +162,7 @@ mod tests {
         let read = |id: u32| texts[id as usize].as_slice();
         let mut index = TokenIndex::with_capacity(texts.len());
         for (id, text) in (0..).zip(&texts) {
-            index.insert(text, id, read);
+            assert_eq!(index.insert(text, id, read), id < 900);
         }
         for (id, text) in (0..).zip(&texts) {
             assert_eq!(index.get(text, read), Some(id % 900));

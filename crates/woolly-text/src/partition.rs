@@ -215,7 +215,8 @@ mod tests {
     use super::*;
 
     fn split(patterns: &[&str], text: &str) -> Vec<String> {
-        let pattern = |(id, text): (u32, &&str)| Pattern { id, text: (*text).to_owned(), strips_right: text.ends_with('!') };
+        let pattern =
+            |(id, text): (u32, &&str)| Pattern { id, text: (*text).to_owned(), strips_right: text.ends_with('!') };
         let partitioner = Partitioner::new((0..).zip(patterns).map(pattern).collect());
         let show = |fragment: Fragment| match fragment.token {
             Some(id) => format!("#{id}"),

@@ -132,7 +132,8 @@ impl SpecialTokens {
     ) -> Result<Self, Error> {
         let mut ids = Vec::new();
         for role in ROLES {
-            let default = defaults.iter().find(|(special, id)| *special == role.special && (*id as usize) < vocab.len());
+            let default =
+                defaults.iter().find(|(special, id)| *special == role.special && (*id as usize) < vocab.len());
             let named = read_id(metadata, vocab, role)?.or(default.map(|(_, id)| *id));
             let id = named.or_else(|| role.texts.iter().find_map(|text| vocab.find_stored(text, form)));
             ids.extend(id.map(|id| (role.special, id)));
@@ -184,11 +185,14 @@ fn read_id(metadata: &Metadata, vocab: &Vocab, role: &Role) -> Result<Option<u32
     }
     match u32::try_from(found) {
         Ok(id) if (id as usize) < vocab.len() => Ok(Some(id)),
-        _ if role.essential => {
-            Err(Error::SpecialTokenOutOfRange { key: role.key, id: found, tokens: vocab.len() })
-        }
+        _ if role.essential => Err(Error::SpecialTokenOutOfRange { key: role.key, id: found, tokens: vocab.len() }),
         _ => {
-            tracing::warn!(key = role.key, id = found, tokens = vocab.len(), "token id outside the vocabulary is ignored");
+            tracing::warn!(
+                key = role.key,
+                id = found,
+                tokens = vocab.len(),
+                "token id outside the vocabulary is ignored"
+            );
             Ok(None)
         }
     }

@@ -148,7 +148,8 @@ mod tests {
 
     #[test]
     fn cases() {
-        let cases: &[(&[&str], &[&str], &str, Option<usize>, &str)] = &[
+        type Case<'a> = (&'a [&'a str], &'a [&'a str], &'a str, Option<usize>, &'a str);
+        let cases: &[Case<'_>] = &[
             (&["END"], &["a E", "N", "D b"], "a ", Some(0), "spans three pieces"),
             (&["END"], &["a E", "N", "X"], "a ENX", None, "nothing is lost when it does not come"),
             (&["END"], &["xENDy"], "x", Some(0), "inside one piece"),

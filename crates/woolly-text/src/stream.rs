@@ -52,11 +52,9 @@ impl StreamDecoder {
         if token_type.is_hidden() && !self.with_special {
             return Ok(text);
         }
-        if self.at_start && !bytes.is_empty() {
-            if !token_type.is_hidden() {
-                bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
-                self.at_start = false;
-            }
+        if self.at_start && !bytes.is_empty() && !token_type.is_hidden() {
+            bytes = bytes.strip_prefix(b" ").unwrap_or(bytes);
+            self.at_start = false;
         }
         held.extend_from_slice(bytes);
         take_complete(held, text);

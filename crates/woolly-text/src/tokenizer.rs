@@ -10,6 +10,7 @@ use woolly_gguf::Metadata;
 
 use crate::error::Error;
 use crate::model::bpe::Bpe;
+use crate::model::gemma4::Gemma4;
 use crate::model::merge::Merger;
 use crate::model::spm::Spm;
 use crate::partition::{Fragment, Partitioner, Pattern};
@@ -24,7 +25,7 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 
 /// The values of `tokenizer.ggml.model` that are implemented.
-const KNOWN_MODELS: &str = "llama, gpt2";
+const KNOWN_MODELS: &str = "llama, gpt2, gemma4";
 
 /// Turns text into token ids and ids into text. Cheap to clone; shared freely between threads.
 #[derive(Clone)]
@@ -47,6 +48,7 @@ struct Inner {
 enum Method {
     Spm(Spm),
     Bpe(Box<Bpe>),
+    Gemma4(Gemma4),
 }
 
 impl Tokenizer {
@@ -59,6 +61,7 @@ impl Tokenizer {
         let inner = match metadata.require_str(MODEL)? {
             "llama" => Inner::llama(metadata)?,
             "gpt2" => Inner::gpt2(metadata)?,
+            "gemma4" => Inner::gemma4(metadata)?,
             other => return Err(Error::UnknownModel { found: other.to_owned(), known: KNOWN_MODELS.to_owned() }),
         };
         Ok(Self(Arc::new(inner)))
@@ -233,6 +236,15 @@ impl Inner {
         Self::new(metadata, vocab, special, Method::Bpe(Box::new(bpe)), pre.add_bos, false)
     }
 
+    fn gemma4(metadata: &Metadata) -> Result<Self, Error> {
+        let mut vocab = Vocab::from_metadata(metadata, Form::SpaceSymbol)?;
+        let special = SpecialTokens::from_metadata(metadata, &mut vocab, Form::SpaceSymbol, &[])?;
+        let merges = metadata.require_strings(MERGES)?;
+        let space_prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(false);
+        let gemma4 = Gemma4::new(&vocab, merges, special.get(Special::Unknown), space_prefix)?;
+        Self::new(metadata, vocab, special, Method::Gemma4(gemma4), true, space_prefix)
+    }
+
     fn new(
         metadata: &Metadata,
         vocab: Vocab,
@@ -272,6 +284,7 @@ impl Inner {
         match &self.method {
             Method::Spm(spm) => spm.encode(&self.vocab, text, merger, ids),
             Method::Bpe(bpe) => bpe.encode(&self.vocab, text, merger, ids),
+            Method::Gemma4(gemma4) => gemma4.encode(&self.vocab, text, merger, ids),
         }
     }
 

@@ -55,6 +55,19 @@ pub(crate) enum Form {
     ByteAlphabet,
 }
 
+impl Form {
+    /// Appends the bytes that `text` stands for, or the text itself when it is not written in this form.
+    pub(crate) fn append(self, text: &[u8], out: &mut Vec<u8>) {
+        let written = match self {
+            Self::SpaceSymbol => append_spaces(text, out),
+            Self::ByteAlphabet => alphabet::append_bytes(text, out),
+        };
+        if !written {
+            out.extend_from_slice(text);
+        }
+    }
+}
+
 pub(crate) const TOKENS: &str = "tokenizer.ggml.tokens";
 const TOKEN_TYPE: &str = "tokenizer.ggml.token_type";
 
@@ -73,6 +86,8 @@ pub(crate) struct Vocab {
     arena: Vec<u8>,
     ends: Vec<u32>,
     index: TokenIndex,
+    /// Every normal token is findable by its bytes, and no two have the same.
+    regular: bool,
 }
 
 impl Vocab {
@@ -97,6 +112,7 @@ impl Vocab {
             arena: Vec::with_capacity(bytes),
             ends: Vec::with_capacity(texts.len()),
             index: TokenIndex::with_capacity(texts.len()),
+            regular: true,
             texts: texts.clone(),
         };
         for (id, text) in (0..).zip(texts.iter()) {
@@ -112,11 +128,10 @@ impl Vocab {
             Form::ByteAlphabet => self.append_alphabet(id, text),
         };
         self.ends.push(self.arena.len() as u32);
-        if found_in_text && !text.is_empty() {
-            let (arena, ends) = (&self.arena, &self.ends);
-            let bytes = arena.get(start..).unwrap_or_default();
-            self.index.insert(bytes, id, |id| slice(arena, ends, id));
-        }
+        let (arena, ends) = (&self.arena, &self.ends);
+        let bytes = arena.get(start..).unwrap_or_default();
+        let added = found_in_text && !bytes.is_empty() && self.index.insert(bytes, id, |id| slice(arena, ends, id));
+        self.regular &= added || self.token_type(id) != Some(TokenType::Normal);
     }
 
     /// Tokens that are not normal are stored as plain text; they are findable where that is the same as the alphabet.
@@ -170,6 +185,12 @@ impl Vocab {
         self.index.get(bytes, |id| slice(&self.arena, &self.ends, id))
     }
 
+    /// Whether [`Self::find`] certainly finds `id` under `bytes`. Much faster than finding it, if the answer is yes.
+    #[inline]
+    pub(crate) fn is_found_as(&self, id: u32, bytes: &[u8]) -> bool {
+        self.regular && slice(&self.arena, &self.ends, id) == bytes && self.token_type(id) == Some(TokenType::Normal)
+    }
+
     /// The token stored in the file as `text`, whatever its type.
     pub(crate) fn find_stored(&self, text: &str, form: Form) -> Option<u32> {
         let mut bytes = Vec::with_capacity(text.len());
@@ -177,9 +198,7 @@ impl Vocab {
             Form::SpaceSymbol => _ = append_spaces(text.as_bytes(), &mut bytes),
             Form::ByteAlphabet => bytes.extend_from_slice(text.as_bytes()),
         }
-        self.find(&bytes).or_else(|| {
-            self.marked.iter().copied().find(|id| self.text(*id) == Some(text.as_bytes()))
-        })
+        self.find(&bytes).or_else(|| self.marked.iter().copied().find(|id| self.text(*id) == Some(text.as_bytes())))
     }
 
     /// The tokens that are not normal, in ascending order.
@@ -187,9 +206,9 @@ impl Vocab {
         &self.marked
     }
 
-    /// The bytes of tokens that text can merge into, for scans over the whole vocabulary.
-    pub(crate) fn iter_bytes(&self) -> impl Iterator<Item = &[u8]> {
-        (0..self.len() as u32).map(|id| slice(&self.arena, &self.ends, id))
+    /// The bytes of all tokens that [`Self::find`] can find.
+    pub(crate) fn iter_findable(&self) -> impl Iterator<Item = &[u8]> {
+        self.index.ids().map(|id| slice(&self.arena, &self.ends, id))
     }
 }
 

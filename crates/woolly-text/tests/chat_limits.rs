@@ -32,7 +32,8 @@ fn hostile_templates_end_in_an_error() {
 #[test]
 fn values_nested_by_a_loop_do_not_overflow_the_stack() {
     let nest = "{% set ns = namespace(x=[]) %}{% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}";
-    for end in ["", "{{ ns.x }}", "{{ ns.x|tojson }}", "{{ ns.x|string }}", "{{ ns.x == [ns.x] }}", "{{ 'a' ~ ns.x }}"] {
+    for end in ["", "{{ ns.x }}", "{{ ns.x|tojson }}", "{{ ns.x|string }}", "{{ ns.x == [ns.x] }}", "{{ 'a' ~ ns.x }}"]
+    {
         // The result does not matter, only that there is one.
         _ = render(&format!("{nest}{end}"), &json!([]));
     }
@@ -73,7 +74,9 @@ fn a_template_that_is_no_string_is_told_when_used() {
     metadata.insert("tokenizer.chat_template", 7u32.into());
     let tokenizer = Tokenizer::from_metadata(&metadata).expect("a vocabulary");
     let template = ChatTemplate::from_metadata(&metadata, &tokenizer);
-    assert!(matches!(template.check(), Err(Error::BadTemplate { reason }) if reason.contains("tokenizer.chat_template")));
+    assert!(
+        matches!(template.check(), Err(Error::BadTemplate { reason }) if reason.contains("tokenizer.chat_template"))
+    );
 }
 
 #[test]

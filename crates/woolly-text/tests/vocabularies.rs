@@ -5,9 +5,11 @@ use std::path::Path;
 
 use serde_json::Value;
 use woolly_gguf::GGUFLoader;
-use woolly_testdata::{files_ending_in, folder};
-use woolly_text::Tokenizer;
+use woolly_testdata::{files_ending_in, folder, skip};
+use woolly_text::{Error, Tokenizer};
 
+/// The kinds of tokenizers that every case must pass for.
+const IMPLEMENTED: [&str; 3] = ["llama", "gpt2", "gemma4"];
 const SEPARATOR: &str = "\n__ggml_vocab_test__\n";
 
 struct Case {
@@ -35,6 +37,11 @@ fn check_vocabulary(path: &Path) -> Vec<String> {
     let kind = model.metadata().str("tokenizer.ggml.model").expect("a string").unwrap_or_default().to_owned();
     let tokenizer = match Tokenizer::from_metadata(model.metadata()) {
         Ok(tokenizer) => tokenizer,
+        // A kind that is not implemented must say so; anything else is a failure.
+        Err(Error::UnknownModel { found, .. }) if found == kind && !IMPLEMENTED.contains(&&*kind) => {
+            skip("published_vocabularies_encode_as_expected", &format!("{name} is of the kind {kind}"));
+            return Vec::new();
+        }
         Err(e) => return vec![format!("{name} ({kind}): {e}")],
     };
     let cases: Vec<Case> = listed_cases(path).into_iter().chain(extra_cases(path, &name)).collect();

@@ -25,7 +25,9 @@ impl Guarded {
         let mark = ('\u{fdd0}'..='\u{fdef}').find(|mark| !parts.iter().any(|part| contains(part, *mark)))?;
         let guard = |value: &Value| break_up(value, names, mark);
         let messages = match input.messages {
-            Value::Array(all) => Value::Array(all.iter().map(|m| if is_assistant(m) { m.clone() } else { guard(m) }).collect()),
+            Value::Array(all) => {
+                Value::Array(all.iter().map(|m| if is_assistant(m) { m.clone() } else { guard(m) }).collect())
+            }
             other => guard(other),
         };
         Some(Self { messages, tools: input.tools.map(guard), documents: input.documents.map(guard), mark })
@@ -60,7 +62,8 @@ fn break_up(value: &Value, names: &Partitioner, mark: char) -> Value {
         Value::String(text) => Value::String(break_up_text(text, names, mark)),
         Value::Array(items) => items.iter().map(|item| break_up(item, names, mark)).collect(),
         Value::Object(entries) => {
-            let guard = |(key, value): (&String, &Value)| (break_up_text(key, names, mark), break_up(value, names, mark));
+            let guard =
+                |(key, value): (&String, &Value)| (break_up_text(key, names, mark), break_up(value, names, mark));
             Value::Object(entries.iter().map(guard).collect::<Map<_, _>>())
         }
         other => other.clone(),

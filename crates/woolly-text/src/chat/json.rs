@@ -74,7 +74,10 @@ impl Style {
             ValueKind::Seq | ValueKind::Iterable => self.push_list(value, depth, out)?,
             ValueKind::Map => self.push_map(value, depth, out)?,
             kind => {
-                return Err(Error::new(ErrorKind::InvalidOperation, format!("a value of type {kind} has no JSON form")));
+                return Err(Error::new(
+                    ErrorKind::InvalidOperation,
+                    format!("a value of type {kind} has no JSON form"),
+                ));
             }
         }
         Ok(())

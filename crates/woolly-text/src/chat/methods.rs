@@ -77,7 +77,9 @@ fn rsplit(text: &str, args: &[Value]) -> Result<Value, Error> {
     let parts = limit.map_or(usize::MAX, |limit| limit.saturating_add(1));
     let mut found: Vec<Value> = match separator {
         Some(separator) => text.rsplitn(parts, separator.as_str()).map(Value::from).collect(),
-        None => text.trim().rsplitn(parts, char::is_whitespace).filter(|word| !word.is_empty()).map(Value::from).collect(),
+        None => {
+            text.trim().rsplitn(parts, char::is_whitespace).filter(|word| !word.is_empty()).map(Value::from).collect()
+        }
     };
     found.reverse();
     Ok(Value::from(found))

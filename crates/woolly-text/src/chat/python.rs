@@ -7,7 +7,10 @@ use minijinja::{Error, ErrorKind};
 pub(super) const MAX_DEPTH: usize = 256;
 
 pub(super) fn too_deep() -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("recursion limit exceeded: values are nested deeper than {MAX_DEPTH}"))
+    Error::new(
+        ErrorKind::InvalidOperation,
+        format!("recursion limit exceeded: values are nested deeper than {MAX_DEPTH}"),
+    )
 }
 
 /// `str(value)`: strings as they are, everything else as [`repr`].
@@ -107,7 +110,14 @@ fn is_printable(c: char) -> bool {
 /// `repr(float)`: the shortest digits that give the number back; exponents below -4 and from 16 on are written out.
 pub(super) fn float(number: f64) -> String {
     if !number.is_finite() {
-        return if number.is_nan() { "nan" } else if number > 0.0 { "inf" } else { "-inf" }.to_owned();
+        return if number.is_nan() {
+            "nan"
+        } else if number > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .to_owned();
     }
     let scientific = format!("{number:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
@@ -180,8 +190,14 @@ mod tests {
 
     #[test]
     fn containers_and_strings_as_python_writes_them() {
-        assert_eq!(repr_of(Value::from(vec![Value::from("it's"), Value::from("a\n\"'"), Value::from(())])), "[\"it's\", 'a\\n\"\\'', None]");
-        assert_eq!(repr_of(Value::from_pairs([("a", Value::from(true)), ("b", Value::from(1.0))])), "{'a': True, 'b': 1.0}");
+        assert_eq!(
+            repr_of(Value::from(vec![Value::from("it's"), Value::from("a\n\"'"), Value::from(())])),
+            "[\"it's\", 'a\\n\"\\'', None]"
+        );
+        assert_eq!(
+            repr_of(Value::from_pairs([("a", Value::from(true)), ("b", Value::from(1.0))])),
+            "{'a': True, 'b': 1.0}"
+        );
         assert_eq!(repr_of(Value::from("\u{a0}é\u{1}\u{200b}")), "'\\xa0é\\x01\\u200b'");
     }
 }

@@ -7,13 +7,12 @@ use std::collections::HashMap;
 
 use woolly_gguf::StringArray;
 
-use crate::alphabet;
 use crate::error::Error;
 use crate::index::{Merge, PairIndex};
 use crate::model::Known;
 use crate::model::merge::{Merger, Rules, Symbol};
 use crate::pretokenize::PreTokenizer;
-use crate::vocab::Vocab;
+use crate::vocab::{Form, Vocab};
 
 /// A longer piece is cut here so that 32-bit positions suffice.
 const MAX_PIECE: usize = 1 << 30;
@@ -34,17 +33,15 @@ impl Bpe {
     ///
     /// # Errors
     /// [`Error::BadMerge`] for an entry without two parts.
-    pub(crate) fn new(vocab: &Vocab, merges: &StringArray, unknown: Option<u32>, pre: PreTokenizer) -> Result<Self, Error> {
-        let mut symbols = Symbols::new(vocab);
+    pub(crate) fn new(
+        vocab: &Vocab,
+        merges: &StringArray,
+        unknown: Option<u32>,
+        pre: PreTokenizer,
+    ) -> Result<Self, Error> {
+        let mut symbols = Symbols::new(vocab, Form::ByteAlphabet);
         let bytes = std::array::from_fn(|byte| symbols.intern(&[byte as u8]));
-        let mut pairs = PairIndex::with_capacity(merges.len());
-        let mut joined = Vec::new();
-        for (rank, text) in merges.iter().enumerate() {
-            let split = symbols.split(text, &mut joined);
-            let (left, right) = split.ok_or_else(|| bad_merge(rank, text))?;
-            let id = symbols.intern(&joined);
-            pairs.insert(left, right, Merge { priority: rank as u32, id });
-        }
+        let pairs = symbols.index(merges)?;
         Ok(Self { pre, pairs, bytes, unknown, known: Known::new(vocab.len()) })
     }
 
@@ -98,8 +95,17 @@ impl Bpe {
     }
 }
 
-struct ByRank<'a> {
-    pairs: &'a PairIndex,
+/// The merges of `merges`, whose parts are written in `form`.
+///
+/// # Errors
+/// [`Error::BadMerge`] for an entry without two parts.
+pub(crate) fn index_merges(vocab: &Vocab, merges: &StringArray, form: Form) -> Result<PairIndex, Error> {
+    Symbols::new(vocab, form).index(merges)
+}
+
+/// Merges in the order of their rank.
+pub(crate) struct ByRank<'a> {
+    pub(crate) pairs: &'a PairIndex,
 }
 
 impl Rules for ByRank<'_> {
@@ -111,12 +117,27 @@ impl Rules for ByRank<'_> {
 /// Numbers for the texts that occur in merges: token ids, and numbers beyond them for texts that are no tokens.
 struct Symbols<'a> {
     vocab: &'a Vocab,
+    form: Form,
     others: HashMap<Vec<u8>, u32>,
+    /// The latest result of a merge.
+    latest: u32,
 }
 
 impl<'a> Symbols<'a> {
-    fn new(vocab: &'a Vocab) -> Self {
-        Self { vocab, others: HashMap::new() }
+    fn new(vocab: &'a Vocab, form: Form) -> Self {
+        Self { vocab, form, others: HashMap::new(), latest: 0 }
+    }
+
+    fn index(&mut self, merges: &StringArray) -> Result<PairIndex, Error> {
+        let mut pairs = PairIndex::with_capacity(merges.len());
+        let mut joined = Vec::new();
+        for (rank, text) in merges.iter().enumerate() {
+            let split = self.split(text, &mut joined);
+            let (left, right) = split.ok_or_else(|| bad_merge(rank, text))?;
+            let id = self.intern_result(&joined);
+            pairs.insert(left, right, Merge { priority: rank as u32, id });
+        }
+        Ok(pairs)
     }
 
     fn intern(&mut self, bytes: &[u8]) -> u32 {
@@ -127,24 +148,26 @@ impl<'a> Symbols<'a> {
         *self.others.entry(bytes.to_vec()).or_insert(next)
     }
 
+    /// As [`Self::intern`]. The results of merges mostly follow each other as the tokens do, so the token of the previous
+    /// merge and its successor are tried before the index, which saves a third of the time.
+    fn intern_result(&mut self, bytes: &[u8]) -> u32 {
+        let guesses = [self.latest, self.latest.saturating_add(1)];
+        let guessed = guesses.into_iter().find(|id| self.vocab.is_found_as(*id, bytes));
+        self.latest = guessed.unwrap_or_else(|| self.intern(bytes));
+        self.latest
+    }
+
     /// The two symbols of a merge; their bytes together are left in `joined`. The separator is the first space after
     /// the first character.
     fn split(&mut self, text: &[u8], joined: &mut Vec<u8>) -> Option<(u32, u32)> {
         let space = 1 + text.get(1..)?.iter().position(|b| *b == b' ')?;
         let (left, right) = (text.get(..space)?, text.get(space + 1..)?);
         joined.clear();
-        append(left, joined);
+        self.form.append(left, joined);
         let middle = joined.len();
-        append(right, joined);
+        self.form.append(right, joined);
         let (left, right) = joined.split_at(middle);
         Some((self.intern(left), self.intern(right)))
-    }
-}
-
-/// Appends the bytes of one part of a merge, or its text when it is not written in the alphabet and so never matches.
-fn append(part: &[u8], out: &mut Vec<u8>) {
-    if !alphabet::append_bytes(part, out) {
-        out.extend_from_slice(part);
     }
 }
 

@@ -70,7 +70,8 @@ impl Merger {
     fn run_scanning(&mut self, piece: &[u8], rules: &impl Rules) {
         let Self { symbols, pending, .. } = self;
         pending.clear();
-        pending.extend(symbols.iter().zip(symbols.iter().skip(1)).map(|(left, right)| rules.merge(piece, *left, *right)));
+        pending
+            .extend(symbols.iter().zip(symbols.iter().skip(1)).map(|(left, right)| rules.merge(piece, *left, *right)));
         while let Some((at, best)) = pending.iter().copied().enumerate().min_by_key(|(_, merge)| merge.priority) {
             if best == Merge::NONE {
                 break;

@@ -3,10 +3,14 @@
 //! A method turns a piece of plain text into ids. Special tokens, BOS and EOS are not its business.
 
 pub(crate) mod bpe;
+pub(crate) mod gemma4;
 pub(crate) mod merge;
 pub(crate) mod spm;
+mod words;
 
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use crate::vocab::{SPACE_SYMBOL, Vocab, byte_token_text};
 
 /// Remembers for each token whether encoding its own text yields just that token.
 ///
@@ -36,6 +40,33 @@ impl Known {
                 answer.store(if atomic { YES } else { NO }, Ordering::Relaxed);
                 atomic
             }
+        }
+    }
+}
+
+/// The tokens for single bytes, for characters that are no token.
+#[derive(Debug)]
+struct ByteTokens {
+    tokens: Vec<Option<u32>>,
+    unknown: Option<u32>,
+}
+
+impl ByteTokens {
+    fn new(vocab: &Vocab, unknown: Option<u32>) -> Self {
+        Self { tokens: (0..=255).map(|byte| vocab.find(&byte_token_text(byte))).collect(), unknown }
+    }
+
+    /// Appends the tokens of the bytes of one character, or the unknown token when there is not one for each.
+    fn push(&self, character: &[u8], ids: &mut Vec<u32>) {
+        // In the vocabulary a space is U+2581, so those are the bytes to fall back to.
+        let bytes = if character == b" " { SPACE_SYMBOL } else { character };
+        let tokens = bytes.iter().map(|byte| self.tokens.get(usize::from(*byte)).copied().flatten());
+        if tokens.clone().all(|token| token.is_some()) {
+            ids.extend(tokens.flatten());
+        } else if let Some(unknown) = self.unknown {
+            ids.push(unknown);
+        } else {
+            tracing::warn!(?character, "a character is not in the vocabulary, which has no unknown token");
         }
     }
 }

@@ -6,12 +6,11 @@
 use std::borrow::Cow;
 
 use crate::index::Merge;
-use crate::model::Known;
 use crate::model::merge::{Merger, Rules, Symbol};
-use crate::vocab::{SPACE_SYMBOL, Vocab, byte_token_text};
+use crate::model::words::Words;
+use crate::model::{ByteTokens, Known};
+use crate::vocab::Vocab;
 
-/// A stretch without a boundary is cut here so that 32-bit positions suffice.
-const MAX_STRETCH: usize = 1 << 30;
 /// Marks a character that is no token.
 const NO_TOKEN: u32 = u32::MAX;
 
@@ -20,24 +19,20 @@ const NO_TOKEN: u32 = u32::MAX;
 pub(crate) struct Spm {
     /// Merge priority by token: lower is better.
     priorities: Vec<u32>,
-    bytes: Vec<Option<u32>>,
-    unknown: Option<u32>,
+    bytes: ByteTokens,
     space_prefix: bool,
-    /// No token has a space after another character, so words can be encoded one at a time.
-    words_are_independent: bool,
+    words: Words,
     known: Known,
 }
 
 impl Spm {
     /// Prepares `vocab` with the scores of its tokens, of which there must be as many; none means all are equal.
     pub(crate) fn new(vocab: &Vocab, scores: Option<&[f32]>, unknown: Option<u32>, space_prefix: bool) -> Self {
-        let crosses_words = |bytes: &[u8]| bytes.windows(2).any(|pair| pair[0] != b' ' && pair[1] == b' ');
         Self {
             priorities: scores.map(|all| all.iter().copied().map(priority).collect()).unwrap_or_default(),
-            bytes: (0..=255).map(|byte| vocab.find(&byte_token_text(byte))).collect(),
-            unknown,
+            bytes: ByteTokens::new(vocab, unknown),
             space_prefix,
-            words_are_independent: !vocab.iter_bytes().any(crosses_words),
+            words: Words::new(vocab),
             known: Known::new(vocab.len()),
         }
     }
@@ -45,29 +40,13 @@ impl Spm {
     /// Appends the ids of `text`, which begins a text or follows a special token.
     pub(crate) fn encode(&self, vocab: &Vocab, text: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
         let text = self.normalise(text);
-        let mut rest = &*text;
-        while !rest.is_empty() {
-            let (stretch, after) = rest.split_at(self.stretch_end(rest));
-            self.encode_stretch(vocab, stretch, merger, ids);
-            rest = after;
-        }
+        self.words.split(&text, |stretch| self.encode_stretch(vocab, stretch, merger, ids));
     }
 
     fn normalise<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        let text = if text.contains('\u{2581}') { Cow::Owned(text.replace('\u{2581}', " ")) } else { Cow::Borrowed(text) };
+        let text =
+            if text.contains('\u{2581}') { Cow::Owned(text.replace('\u{2581}', " ")) } else { Cow::Borrowed(text) };
         if self.space_prefix && !text.is_empty() { Cow::Owned(format!(" {text}")) } else { text }
-    }
-
-    /// Where the stretch that `rest` begins with ends: before a space that follows another character.
-    fn stretch_end(&self, rest: &str) -> usize {
-        let bytes = rest.as_bytes();
-        let mut end = rest.len();
-        if self.words_are_independent {
-            let spaces = bytes.iter().position(|b| *b != b' ').unwrap_or(end);
-            let word = bytes.get(spaces..).and_then(|word| word.iter().position(|b| *b == b' '));
-            end = word.map_or(end, |length| spaces + length);
-        }
-        if end > MAX_STRETCH { rest.floor_char_boundary(MAX_STRETCH) } else { end }
     }
 
     fn encode_stretch(&self, vocab: &Vocab, stretch: &str, merger: &mut Merger, ids: &mut Vec<u32>) {
@@ -84,7 +63,7 @@ impl Spm {
         for symbol in &merger.symbols {
             if symbol.id == NO_TOKEN {
                 let text = stretch.as_bytes().get(symbol.start as usize..symbol.end as usize).unwrap_or_default();
-                self.push_bytes(text, ids);
+                self.bytes.push(text, ids);
             } else {
                 ids.push(symbol.id);
             }
@@ -99,17 +78,6 @@ impl Spm {
             Symbol { start: start as u32, end: end as u32, id: id.unwrap_or(NO_TOKEN) }
         }));
         merger.run(stretch.as_bytes(), &ByScore { vocab, priorities: &self.priorities });
-    }
-
-    fn push_bytes(&self, text: &[u8], ids: &mut Vec<u32>) {
-        // In the vocabulary a space is U+2581, so those are the bytes to fall back to.
-        let text = if text == b" " { SPACE_SYMBOL } else { text };
-        let tokens = text.iter().map(|byte| self.bytes.get(usize::from(*byte)).copied().flatten());
-        if tokens.clone().all(|token| token.is_some()) {
-            ids.extend(tokens.flatten());
-        } else {
-            ids.extend(self.unknown);
-        }
     }
 }
 

@@ -145,7 +145,8 @@ mod tests {
 
     #[test]
     fn classes_of_wide_characters() {
-        let cases: [(char, fn(Class) -> bool, &str); 9] = [
+        type Case = (char, fn(Class) -> bool, &'static str);
+        let cases: [Case; 9] = [
             ('é', Class::letter, "lower-case letter"),
             ('語', Class::not_lower, "letters without case count as upper"),
             ('語', Class::not_upper, "and as lower"),

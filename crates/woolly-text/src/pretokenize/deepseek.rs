@@ -78,7 +78,8 @@ fn is_llm_letter(seen: Seen) -> bool {
 
 /// `[!-/:-~！-／：-～‘-‟　-。]`
 fn is_llm_punctuation(seen: Seen) -> bool {
-    matches!(seen.c, '!'..='/' | ':'..='~' | '！'..='／' | '：'..='～' | '‘'..='‟' | '\u{3000}'..='。') && !seen.class.space()
+    matches!(seen.c, '!'..='/' | ':'..='~' | '！'..='／' | '：'..='～' | '‘'..='‟' | '\u{3000}'..='。')
+        && !seen.class.space()
 }
 
 /// `[一-龥぀-ゟ゠-ヿ]`

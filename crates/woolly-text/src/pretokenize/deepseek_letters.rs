@@ -49,7 +49,18 @@ mod tests {
 
     #[test]
     fn letters_and_others() {
-        let cases = [('A', true), ('{', false), ('z', true), ('\u{212a}', true), ('\u{1fd3}', true), ('\u{2019}', false), ('é', true), ('ж', true), ('中', false), ('ﬀ', true)];
+        let cases = [
+            ('A', true),
+            ('{', false),
+            ('z', true),
+            ('\u{212a}', true),
+            ('\u{1fd3}', true),
+            ('\u{2019}', false),
+            ('é', true),
+            ('ж', true),
+            ('中', false),
+            ('ﬀ', true),
+        ];
         for (c, expected) in cases {
             assert_eq!(is_deepseek_letter(c), expected, "{c:?}");
         }

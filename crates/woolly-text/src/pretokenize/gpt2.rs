@@ -26,7 +26,9 @@ pub(super) fn split_single_digits(text: &str, emit: &mut impl FnMut(&str)) {
 
 /// Punctuation, the GPT-2 expression, then groups of exactly three digits.
 pub(super) fn split_falcon(text: &str, emit: &mut impl FnMut(&str)) {
-    isolate(text, |t, at| punctuation(t, at, true), &mut |a: &str| split(a, &mut |b: &str| isolate(b, three_digits, emit)));
+    isolate(text, |t, at| punctuation(t, at, true), &mut |a: &str| {
+        split(a, &mut |b: &str| isolate(b, three_digits, emit))
+    });
 }
 
 /// The rule for vocabularies that name no pre-tokenizer: as Falcon, with every run of numbers isolated in between.
@@ -56,7 +58,9 @@ fn next(text: &str, at: usize) -> usize {
 /// ``[\p{P}$+<=>^~|`]+``; the default expression lacks the back-tick.
 fn punctuation(text: &str, at: usize, back_tick: bool) -> usize {
     super::scan::run_chars(text, at, |seen| {
-        seen.class.punctuation() || matches!(seen.c, '$' | '+' | '<' | '=' | '>' | '^' | '~' | '|') || (back_tick && seen.c == '`')
+        seen.class.punctuation()
+            || matches!(seen.c, '$' | '+' | '<' | '=' | '>' | '^' | '~' | '|')
+            || (back_tick && seen.c == '`')
     })
 }
 

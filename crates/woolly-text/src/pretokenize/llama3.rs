@@ -33,13 +33,7 @@ pub(super) fn split(text: &str, style: Style, emit: &mut impl FnMut(&str)) {
 }
 
 #[inline]
-fn next(
-    text: &str,
-    at: usize,
-    digits: usize,
-    word: impl Fn(Class) -> bool,
-    other: impl Fn(Class) -> bool,
-) -> usize {
+fn next(text: &str, at: usize, digits: usize, word: impl Fn(Class) -> bool, other: impl Fn(Class) -> bool) -> usize {
     let short = contraction(text, at, true);
     if short > at {
         return short;

@@ -125,7 +125,9 @@ mod tests {
 
     fn pieces(name: &str, text: &str) -> Vec<String> {
         let mut found = Vec::new();
-        PreTokenizer::from_name(name).expect("a known name").split(text, &mut |piece: &str| found.push(piece.to_owned()));
+        PreTokenizer::from_name(name)
+            .expect("a known name")
+            .split(text, &mut |piece: &str| found.push(piece.to_owned()));
         found
     }
 
@@ -133,24 +135,49 @@ mod tests {
     fn pieces_of_each_family() {
         // Each expectation follows from the published expression by hand.
         let cases: &[(&str, &str, &[&str], &str)] = &[
-            ("gpt-2", "I'm  here\n\nnow 12!", &["I", "'m", " ", " here", "\n", "\n", "now", " 12", "!"], "all alternatives"),
+            (
+                "gpt-2",
+                "I'm  here\n\nnow 12!",
+                &["I", "'m", " ", " here", "\n", "\n", "now", " 12", "!"],
+                "all alternatives",
+            ),
             ("gpt-2", "x   ", &["x", "   "], "trailing white space is one piece"),
             ("gpt-2", "I'M", &["I", "'", "M"], "contractions in lower case only"),
             ("starcoder", "ab 123", &["ab", " ", "1", "2", "3"], "digits first, the space stays behind"),
-            ("falcon", "a.b 12345", &["a", ".", "b", " ", "123", "45"], "punctuation runs, then groups of three digits"),
+            (
+                "falcon",
+                "a.b 12345",
+                &["a", ".", "b", " ", "123", "45"],
+                "punctuation runs, then groups of three digits",
+            ),
             ("default", "12345 x", &["123", "45", " x"], "numbers lose their space"),
-            ("llama-bpe", "I'LL go\n\n 1234 (yes)\n", &["I", "'LL", " go", "\n\n", " ", "123", "4", " (", "yes", ")\n"], "case-insensitive contractions"),
+            (
+                "llama-bpe",
+                "I'LL go\n\n 1234 (yes)\n",
+                &["I", "'LL", " go", "\n\n", " ", "123", "4", " (", "yes", ")\n"],
+                "case-insensitive contractions",
+            ),
             ("qwen2", "a12", &["a", "1", "2"], "single digits"),
             ("qwen2", "e\u{301}x", &["e", "\u{301}x"], "a mark is the optional character before a word"),
             ("qwen35", "e\u{301}x", &["e\u{301}x"], "a mark is part of the word"),
-            ("llama-bpe", "  \n  x", &["  \n", " ", " x"], "white space up to the last newline, then one space kept back"),
+            (
+                "llama-bpe",
+                "  \n  x",
+                &["  \n", " ", " x"],
+                "white space up to the last newline, then one space kept back",
+            ),
             ("gpt-4o", "HelloWorld's aBC", &["Hello", "World's", " a", "BC"], "case changes split"),
             ("gpt-4o", "http://x", &["http", "://", "x"], "slashes follow punctuation"),
             ("tekken", "don't 12", &["don", "'t", " ", "1", "2"], "no contractions, single digits"),
             ("gpt-4o", "語Abc語DE", &["語Abc語", "DE"], "letters without case serve as both"),
             ("deepseek-coder", "a b\n1", &["a", " b", "\n", "1"], "one space before letters"),
             ("deepseek-llm", "hi, 语  ", &["hi", ",", " ", "语", "  "], "trailing white space"),
-            ("deepseek-v3", "(abc d12345 中文", &["(abc", " d", "123", "45", " ", "中文"], "punctuation sticks to ASCII letters"),
+            (
+                "deepseek-v3",
+                "(abc d12345 中文",
+                &["(abc", " d", "123", "45", " ", "中文"],
+                "punctuation sticks to ASCII letters",
+            ),
         ];
         for (name, text, expected, why) in cases {
             assert_eq!(pieces(name, text), *expected, "{name} on {text:?}: {why}");
@@ -159,7 +186,15 @@ mod tests {
 
     #[test]
     fn pieces_always_add_up_to_the_text() {
-        let samples = ["", " ", "\r\n \t\u{85}\u{a0}x\u{3000}", "a\0b\u{7f}\u{200d}🦙🏽", "' 's'S 'Ll", "1²③४5६789", "e\u{301}\u{301} Ǆǅǆ"];
+        let samples = [
+            "",
+            " ",
+            "\r\n \t\u{85}\u{a0}x\u{3000}",
+            "a\0b\u{7f}\u{200d}🦙🏽",
+            "' 's'S 'Ll",
+            "1²③४5६789",
+            "e\u{301}\u{301} Ǆǅǆ",
+        ];
         for name in PreTokenizer::names() {
             for text in samples {
                 let found = pieces(name, text);
@@ -175,7 +210,9 @@ mod tests {
             let text = unit.repeat(200_000 / unit.len());
             for name in PreTokenizer::names() {
                 let mut bytes = 0;
-                PreTokenizer::from_name(name).expect("a known name").split(&text, &mut |piece: &str| bytes += piece.len());
+                PreTokenizer::from_name(name)
+                    .expect("a known name")
+                    .split(&text, &mut |piece: &str| bytes += piece.len());
                 assert_eq!(bytes, text.len(), "{name} on runs of {unit:?}");
             }
         }
