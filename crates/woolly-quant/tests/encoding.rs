@@ -202,7 +202,7 @@ fn representable_values_come_back() {
         (TensorType::Q1_0, |i| if i % 3 == 0 { 1.5 } else { -1.5 }, "one magnitude"),
         (TensorType::NVFP4, |i| [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, -6.0][i % 8], "the numbers of E2M1"),
         (TensorType::IQ2_XXS, |i| if i % 2 == 0 { 8.0 } else { -8.0 }, "the codeword of smallest levels"),
-        (TensorType::IQ3_S, |i| if i % 2 == 0 { 15.0 } else { 1.0 }, "a codeword of the ends"),
+        (TensorType::IQ3_S, |i| if i % 4 < 2 { 1.0 } else { 15.0 }, "the last codeword"),
     ];
     for &(ty, value, why) in cases {
         let values: Vec<f32> = (0..256).map(value).collect();

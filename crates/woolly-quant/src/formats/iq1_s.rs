@@ -37,5 +37,12 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
 
 static COLUMNS: Columns<8, 2048> = codewords::columns(&IQ1);
 
-const FORMAT: Format<'_, 8, 2048> =
-    Format { grid: &COLUMNS, shifts: &[&[0.125], &[-0.125]], first: 1.0, step: 2.0, highest: 7, largest: 1.125 };
+const FORMAT: Format<'_, 8, 2048> = Format {
+    grid: &COLUMNS,
+    shifts: &[&[0.125], &[-0.125]],
+    first: 1.0,
+    step: 2.0,
+    highest: 7,
+    largest: 1.125,
+    flattest: 0.875,
+};

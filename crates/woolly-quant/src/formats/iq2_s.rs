@@ -38,4 +38,4 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
 static COLUMNS: Columns<8, 1024> = codewords::columns(&IQ2_S);
 
 const FORMAT: Format<'_, 8, 1024> =
-    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.125, step: 0.25, highest: 15, largest: 43.0 };
+    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.125, step: 0.25, highest: 15, largest: 43.0, flattest: 8.0 };

@@ -34,4 +34,4 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
 static COLUMNS: Columns<8, 512> = codewords::columns(&IQ2_XS);
 
 const FORMAT: Format<'_, 8, 512> =
-    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.125, step: 0.25, highest: 15, largest: 43.0 };
+    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.125, step: 0.25, highest: 15, largest: 43.0, flattest: 8.0 };

@@ -40,4 +40,4 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
 static COLUMNS: Columns<8, 256> = codewords::columns(&IQ2_XXS);
 
 const FORMAT: Format<'_, 8, 256> =
-    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.125, step: 0.25, highest: 15, largest: 43.0 };
+    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.125, step: 0.25, highest: 15, largest: 43.0, flattest: 8.0 };

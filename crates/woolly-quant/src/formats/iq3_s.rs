@@ -37,4 +37,4 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
 static COLUMNS: Columns<4, 512> = codewords::columns(&IQ3_S);
 
 const FORMAT: Format<'_, 4, 512> =
-    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 1.0, step: 2.0, highest: 15, largest: 15.0 };
+    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 1.0, step: 2.0, highest: 15, largest: 15.0, flattest: 1.0 };

@@ -38,4 +38,4 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
 static COLUMNS: Columns<4, 256> = codewords::columns(&IQ3_XXS);
 
 const FORMAT: Format<'_, 4, 256> =
-    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.25, step: 0.5, highest: 15, largest: 62.0 };
+    Format { grid: &COLUMNS, shifts: &[&[0.0]], first: 0.25, step: 0.5, highest: 15, largest: 62.0, flattest: 4.0 };

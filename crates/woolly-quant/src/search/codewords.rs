@@ -37,8 +37,10 @@ pub(crate) struct Format<'a, const WIDTH: usize, const WORDS: usize> {
     pub(crate) first: f32,
     pub(crate) step: f32,
     pub(crate) highest: u8,
-    /// The largest level of the grid.
+    /// The largest magnitude in the grid.
     pub(crate) largest: f32,
+    /// The magnitude of the codeword of equal elements that needs the largest scale.
+    pub(crate) flattest: f32,
 }
 
 /// An encoded block of `RUNS` runs and `GROUPS` groups.
@@ -78,9 +80,9 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
     }
 
     fn run(&self, x: &[f32], w: &[f32]) -> Run {
-        // Levels begin well above zero, so outliers are rather clipped than many small elements blown up.
-        let unit = x.iter().fold(0.0_f32, |peak, x| peak.max(x.abs())) / self.largest;
-        let scales = [0.2 * unit, 1.3 * unit];
+        let peak = x.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
+        // Magnitudes begin well above zero, so outliers are rather clipped than many small elements blown up.
+        let scales = [0.2 * peak / self.largest, 1.3 * peak / self.largest, peak / self.flattest];
         let groups = |shifts: &&[f32]| {
             let groups = x.as_chunks().0.iter().zip(w.as_chunks().0);
             groups.map(|(x, w)| Group::new(self.grid, shifts, x, w, scales)).collect()
@@ -199,19 +201,24 @@ struct Group {
 }
 
 impl Group {
-    /// Chooses the codewords for the scales from `low` to `high`. The elements of the codewords are moved by each of
+    /// Chooses the codewords for the scales from `low` to `high`, and for the scale `flat` beyond. The elements of the codewords are moved by each of
     /// `shifts`; word k with shift n has the number k + n·WORDS.
     fn new<const WIDTH: usize, const WORDS: usize>(
         grid: &Columns<WIDTH, WORDS>,
         shifts: &[f32],
         x: &[f32; WIDTH],
         w: &[f32; WIDTH],
-        [low, high]: [f32; 2],
+        [low, high, flat]: [f32; 3],
     ) -> Self {
         let tables: Vec<Table<WORDS>> = shifts.iter().map(|&shift| Table::new(grid, shift, x, w)).collect();
         let (first, last) = (highest(&tables, low), highest(&tables, high));
         let mut group = Self { lines: vec![first], ends: Vec::new() };
         group.append_between(&tables, first, last);
+        let flattest = highest(&tables, flat);
+        if let Some(scale) = last.crossing(flattest) {
+            group.lines.push(flattest);
+            group.ends.push(scale);
+        }
         group
     }
 
@@ -296,8 +303,8 @@ impl<const WORDS: usize> Table<WORDS> {
 /// for each.
 struct Run {
     choices: Vec<Vec<Group>>,
-    /// The smallest and the largest scale that the groups kept codewords for.
-    scales: [f32; 2],
+    /// The ends of the range of scales that the groups kept codewords for, and the scale beyond.
+    scales: [f32; 3],
 }
 
 impl Run {
@@ -322,11 +329,11 @@ impl Run {
     /// The scale of least error for a run with a scale of its own, within its range or thereabouts.
     fn best_scale(&self) -> f32 {
         const STEPS: i32 = 12;
-        let [low, high] = self.scales;
+        let [low, high, flat] = self.scales;
         let ratio = (high / low).powf(1.0 / STEPS as f32);
         let (mut most, mut best) = (0.0, 0.0);
-        for i in 0..=STEPS {
-            let (_, sum) = self.best(low * ratio.powi(i));
+        for scale in (0..=STEPS).map(|i| low * ratio.powi(i)).chain([flat]) {
+            let (_, sum) = self.best(scale);
             let gain = if sum.b > 0.0 { sum.a * sum.a / sum.b } else { 0.0 };
             if gain > most && sum.a > 0.0 {
                 (most, best) = (gain, sum.a / sum.b);
