@@ -6,6 +6,8 @@
 mod attention;
 mod experts;
 mod linear;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,6 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use woolly_tensor::{Activation, Attention, Backend, BackendError, CacheSpec, Experts, Norm, Projection, WeightSource};
 
 use crate::cache::CpuCache;
+#[cfg(test)]
+use crate::cache::Elements;
 use crate::isa::{self, IsaError, Level};
 use crate::kernels::attention::State;
 use crate::kernels::disjoint::Disjoint;
@@ -287,28 +291,5 @@ impl Backend for Cpu {
             to.copy_from_slice(x.row(from as usize));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use woolly_tensor::conformance::Tolerance;
-
-    use super::*;
-
-    /// Returns a backend of this level, or of the best one where the processor lacks it.
-    fn at(level: Level) -> Cpu {
-        Cpu::new(CpuOptions { threads: Some(2), level: Some(level.min(Level::best())), pin: false }).unwrap()
-    }
-
-    woolly_tensor::conformance!(scalar, at(Level::Scalar), Tolerance::INT8);
-    woolly_tensor::conformance!(avx2, at(Level::Avx2), Tolerance::INT8);
-    woolly_tensor::conformance!(avx512, at(Level::Avx512), Tolerance::INT8);
-
-    #[test]
-    fn the_description_says_what_is_used() {
-        let cpu = Cpu::new(CpuOptions { threads: Some(1), level: Some(Level::Scalar), pin: false }).unwrap();
-        assert_eq!(cpu.describe(), "cpu (scalar, 1 thread)");
-        assert!(at(Level::Scalar).describe().ends_with("2 threads)"));
     }
 }
