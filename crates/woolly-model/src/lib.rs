@@ -14,6 +14,7 @@ mod config;
 mod error;
 mod keys;
 mod layers;
+pub mod mix;
 mod model;
 mod pass;
 mod runner;
