@@ -201,8 +201,8 @@ struct Group {
 }
 
 impl Group {
-    /// Chooses the codewords for the scales from `low` to `high`, and for the scale `flat` beyond. The elements of the codewords are moved by each of
-    /// `shifts`; word k with shift n has the number k + n·WORDS.
+    /// Chooses the codewords for the scales from `low` to `high`, and for the scale `flat` beyond. The elements of the
+    /// codewords are moved by each of `shifts`; word k with shift n has the number k + n·WORDS.
     fn new<const WIDTH: usize, const WORDS: usize>(
         grid: &Columns<WIDTH, WORDS>,
         shifts: &[f32],
