@@ -98,15 +98,25 @@ pub(crate) struct ContextArguments {
     pub(crate) context: Option<usize>,
 }
 
+/// What stands without a flag.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Positional {
+    /// Model file, unless -m names it
+    #[arg(value_name = "MODEL")]
+    first: Option<String>,
+    /// Text; may come from -f or standard input instead
+    #[arg(value_name = "TEXT")]
+    second: Option<String>,
+}
+
 /// Tells model and text apart among what stands without a flag: `[MODEL] [TEXT]`, either of which may be absent.
 ///
 /// A single one is the model when no `-m` names one and it is a file or ends in `.gguf`; otherwise it is the text.
 pub(crate) fn model_and_text(
     model: Option<PathBuf>,
-    positional: Vec<String>,
+    Positional { first, second }: Positional,
 ) -> Result<(Option<PathBuf>, Option<String>), Failure> {
-    let mut rest = positional.into_iter();
-    match (model, rest.next(), rest.next()) {
+    match (model, first, second) {
         (None, Some(only), None) if looks_like_model(&only) => Ok((Some(only.into()), None)),
         (None, Some(model), Some(text)) => Ok((Some(model.into()), Some(text))),
         (Some(model), Some(_), Some(extra)) => {
@@ -145,11 +155,13 @@ mod tests {
             (Some("m"), &[], Some("m"), None),
         ];
         for (flag, positional, model, text) in cases {
-            let positional = positional.iter().map(ToString::to_string).collect();
+            let mut words = positional.iter().map(ToString::to_string);
+            let positional = Positional { first: words.next(), second: words.next() };
             let found = model_and_text(flag.map(PathBuf::from), positional).expect("unambiguous");
             assert_eq!(found, (model.map(PathBuf::from), text.map(str::to_owned)), "{flag:?}");
         }
-        let twice = model_and_text(Some("m".into()), vec!["x".into(), "y".into()]);
+        let twice =
+            model_and_text(Some("m".into()), Positional { first: Some("x".to_owned()), second: Some("y".to_owned()) });
         assert!(matches!(twice, Err(Failure::Usage { .. })));
     }
 }

@@ -19,8 +19,10 @@ impl Rng {
     }
 
     /// Returns a seed from the operating system's entropy, for callers that were given none.
+    ///
+    /// Only 32 bits of it, as a seed is read out, typed in, and passed through JSON readers that know only `f64`.
     pub fn random_seed() -> u64 {
-        RandomState::new().hash_one(0_u64)
+        RandomState::new().hash_one(0_u64) >> 32
     }
 
     /// Returns the next 64 random bits.

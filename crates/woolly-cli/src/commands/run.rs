@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 use woolly::{CancelToken, Chat, Chunk, Completion, FinishReason, GenerateOptions, Model, Session};
 
-use crate::arguments::{ContextArguments, ModelArguments, SamplingArguments, Verbosity, model_and_text, require_model};
+use crate::arguments::{ContextArguments, ModelArguments, Positional, SamplingArguments, Verbosity, model_and_text, require_model};
 use crate::dialogue::{self, Answerer};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -17,14 +17,13 @@ use crate::{input, loading, report};
 /// Complete a text, answer a question, or hold a conversation.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A model with a chat template answers the prompt as a question; --raw completes the prompt as text. Without a prompt,
-at a terminal, a conversation begins: Ctrl-C stops an answer, Ctrl-D leaves.
+A model with a chat template answers the text as a question; --raw completes it instead. Without a text, at a terminal, \
+a conversation begins: Ctrl-C stops an answer, Ctrl-D leaves.
 
 Example: woolly run model.gguf \"Once upon a time\" -n 100 --seed 7")]
 pub(crate) struct Arguments {
-    /// Model file and prompt; the prompt may come from -f or standard input instead.
-    #[arg(value_names = ["MODEL", "PROMPT"], num_args = 0..=2)]
-    inputs: Vec<String>,
+    #[command(flatten)]
+    positional: Positional,
     #[command(flatten)]
     model: ModelArguments,
     #[command(flatten)]
@@ -69,7 +68,7 @@ struct PromptArguments {
 
 impl Arguments {
     pub(crate) fn run(mut self, output: &mut Output) -> Result<(), Failure> {
-        let (model, text) = model_and_text(self.model.model.take(), std::mem::take(&mut self.inputs))?;
+        let (model, text) = model_and_text(self.model.model.take(), std::mem::take(&mut self.positional))?;
         let path = require_model(model, "run")?;
         let text = self.prompt_text(text)?;
         let interrupt = Interrupt::install()?;

@@ -83,7 +83,7 @@ fn rows(summary: &Summary) -> Vec<(&'static str, String)> {
         ("parameters", Some(format!("{} ({})", Count(summary.parameters), summary.parameters))),
         ("file", Some(size)),
         ("tensors", Some(summary.tensor_count.to_string())),
-        ("types", Some(types(&summary.types))),
+        ("types", Some(types(&summary.types)).filter(|text| !text.is_empty())),
         ("context", summary.context_length.map(|tokens| format!("{tokens} tokens"))),
         ("layers", layers.map(|(layers, width)| format!("{layers}, width {width}"))),
         ("tokenizer", tokenizer.as_ref().map(|kind| format!("{kind}{pre}{tokens}"))),

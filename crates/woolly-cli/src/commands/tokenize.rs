@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 use woolly::{GGUFLoader, Tokenizer};
 
-use crate::arguments::{model_and_text, require_model};
+use crate::arguments::{Positional, model_and_text, require_model};
 use crate::failure::Failure;
 use crate::input;
 use crate::output::Output;
@@ -17,9 +17,8 @@ use crate::output::Output;
 Examples: woolly tokenize model.gguf \"Once upon a time\"
           woolly tokenize model.gguf --ids < text.txt | woolly tokenize model.gguf --decode")]
 pub(crate) struct Arguments {
-    /// Model file and text; the text may come from -f or standard input instead.
-    #[arg(value_names = ["MODEL", "TEXT"], num_args = 0..=2)]
-    inputs: Vec<String>,
+    #[command(flatten)]
+    positional: Positional,
     /// Model file in GGUF format.
     #[arg(short, long, value_name = "FILE")]
     model: Option<PathBuf>,
@@ -47,8 +46,8 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
-        let (model, text) = model_and_text(self.model.clone(), self.inputs.clone())?;
+    pub(crate) fn run(mut self, output: &mut Output) -> Result<(), Failure> {
+        let (model, text) = model_and_text(self.model.clone(), std::mem::take(&mut self.positional))?;
         let path = require_model(model, "tokenize")?;
         let loader = GGUFLoader::open(path).map_err(woolly::Error::from)?;
         let tokenizer = Tokenizer::from_metadata(loader.metadata()).map_err(woolly::Error::from)?;
