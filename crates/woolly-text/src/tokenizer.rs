@@ -48,7 +48,7 @@ struct Inner {
 enum Method {
     Spm(Spm),
     Bpe(Box<Bpe>),
-    Gemma4(Gemma4),
+    Gemma4(Box<Gemma4>),
 }
 
 impl Tokenizer {
@@ -242,7 +242,7 @@ impl Inner {
         let merges = metadata.require_strings(MERGES)?;
         let space_prefix = metadata.bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(false);
         let gemma4 = Gemma4::new(&vocab, merges, special.get(Special::Unknown), space_prefix)?;
-        Self::new(metadata, vocab, special, Method::Gemma4(gemma4), true, space_prefix)
+        Self::new(metadata, vocab, special, Method::Gemma4(Box::new(gemma4)), true, space_prefix)
     }
 
     fn new(

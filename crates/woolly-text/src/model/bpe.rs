@@ -4,6 +4,7 @@
 //! go through symbols that are no tokens; what is left of those at the end falls apart into the tokens of their bytes.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use woolly_gguf::StringArray;
 
@@ -21,9 +22,7 @@ const MAX_PIECE: usize = 1 << 30;
 #[derive(Debug)]
 pub(crate) struct Bpe {
     pre: PreTokenizer,
-    pairs: PairIndex,
-    /// The symbol of each byte; a number beyond the vocabulary when the byte is no token.
-    bytes: [u32; 256],
+    merges: LazyMerges,
     unknown: Option<u32>,
     known: Known,
 }
@@ -39,10 +38,8 @@ impl Bpe {
         unknown: Option<u32>,
         pre: PreTokenizer,
     ) -> Result<Self, Error> {
-        let mut symbols = Symbols::new(vocab, Form::ByteAlphabet);
-        let bytes = std::array::from_fn(|byte| symbols.intern(&[byte as u8]));
-        let pairs = symbols.index(merges)?;
-        Ok(Self { pre, pairs, bytes, unknown, known: Known::new(vocab.len()) })
+        let merges = LazyMerges::new(merges, Form::ByteAlphabet)?;
+        Ok(Self { pre, merges, unknown, known: Known::new(vocab.len()) })
     }
 
     /// Appends the ids of `text`.
@@ -58,35 +55,27 @@ impl Bpe {
         if let Some(id) = vocab.find(piece)
             && (self.pre.whole_word_first
                 || self.known.is_atomic(id, || {
-                    self.merge(piece, merger);
+                    self.merges.get(vocab).run_on_bytes(piece, merger);
                     merger.symbols.len() == 1
                 }))
         {
             return ids.push(id);
         }
-        self.merge(piece, merger);
+        let merges = self.merges.get(vocab);
+        merges.run_on_bytes(piece, merger);
         for symbol in &merger.symbols {
             if (symbol.id as usize) < vocab.len() {
                 ids.push(symbol.id);
             } else {
                 let text = piece.get(symbol.start as usize..symbol.end as usize).unwrap_or_default();
-                self.push_bytes(vocab, text, ids);
+                self.push_bytes(vocab, merges, text, ids);
             }
         }
     }
 
-    fn merge(&self, piece: &[u8], merger: &mut Merger) {
-        merger.symbols.clear();
-        merger.symbols.extend((0..).zip(piece).map(|(start, byte)| {
-            let id = self.bytes.get(usize::from(*byte)).copied().unwrap_or(u32::MAX);
-            Symbol { start, end: start + 1, id }
-        }));
-        merger.run(piece, &ByRank { pairs: &self.pairs });
-    }
-
-    fn push_bytes(&self, vocab: &Vocab, text: &[u8], ids: &mut Vec<u32>) {
+    fn push_bytes(&self, vocab: &Vocab, merges: &Merges, text: &[u8], ids: &mut Vec<u32>) {
         for &byte in text {
-            let token = self.bytes.get(usize::from(byte)).copied().filter(|id| (*id as usize) < vocab.len());
+            let token = Some(merges.symbol_of(byte)).filter(|id| (*id as usize) < vocab.len());
             match token.or(self.unknown) {
                 Some(id) => ids.push(id),
                 None => tracing::warn!(byte, "a byte of the text is not in the vocabulary, which has no unknown token"),
@@ -95,23 +84,68 @@ impl Bpe {
     }
 }
 
-/// The merges of `merges`, whose parts are written in `form`.
+/// Merges as they are in the file, checked, and prepared for use at the first use.
 ///
-/// # Errors
-/// [`Error::BadMerge`] for an entry without two parts.
-pub(crate) fn index_merges(vocab: &Vocab, merges: &StringArray, form: Form) -> Result<PairIndex, Error> {
-    Symbols::new(vocab, form).index(merges)
+/// Preparing takes most of the time of building a tokenizer, and a program that only loads a model never needs it.
+#[derive(Debug)]
+pub(crate) struct LazyMerges {
+    stored: StringArray,
+    form: Form,
+    prepared: OnceLock<Merges>,
+}
+
+impl LazyMerges {
+    /// Checks `stored`, whose parts are written in `form`.
+    ///
+    /// # Errors
+    /// [`Error::BadMerge`] for an entry without two parts.
+    pub(crate) fn new(stored: &StringArray, form: Form) -> Result<Self, Error> {
+        if let Some((index, text)) = stored.iter().enumerate().find(|(_, text)| parts(text).is_none()) {
+            return Err(Error::BadMerge { index, found: String::from_utf8_lossy(text).into_owned() });
+        }
+        Ok(Self { stored: stored.clone(), form, prepared: OnceLock::new() })
+    }
+
+    /// The merges for the tokens of `vocab`, which must be the same at every call.
+    pub(crate) fn get(&self, vocab: &Vocab) -> &Merges {
+        self.prepared.get_or_init(|| Symbols::new(vocab, self.form).prepare(&self.stored))
+    }
 }
 
 /// Merges in the order of their rank.
-pub(crate) struct ByRank<'a> {
-    pub(crate) pairs: &'a PairIndex,
+#[derive(Debug)]
+pub(crate) struct Merges {
+    pairs: PairIndex,
+    /// The symbol of each byte; a number beyond the vocabulary when the byte is no token.
+    bytes: [u32; 256],
 }
 
-impl Rules for ByRank<'_> {
+impl Merges {
+    /// Merges `piece`, beginning with its bytes.
+    fn run_on_bytes(&self, piece: &[u8], merger: &mut Merger) {
+        merger.symbols.clear();
+        merger.symbols.extend((0..).zip(piece).map(|(start, byte)| {
+            let id = self.symbol_of(*byte);
+            Symbol { start, end: start + 1, id }
+        }));
+        merger.run(piece, self);
+    }
+
+    fn symbol_of(&self, byte: u8) -> u32 {
+        self.bytes.get(usize::from(byte)).copied().unwrap_or(u32::MAX)
+    }
+}
+
+impl Rules for Merges {
     fn merge(&self, _: &[u8], left: Symbol, right: Symbol) -> Merge {
         self.pairs.get(left.id, right.id)
     }
+}
+
+/// The two parts of a merge. The separator is the first space after the first character.
+fn parts(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let space = 1 + text.get(1..)?.iter().position(|b| *b == b' ')?;
+    Some((text.get(..space)?, text.get(space + 1..)?))
 }
 
 /// Numbers for the texts that occur in merges: token ids, and numbers beyond them for texts that are no tokens.
@@ -128,16 +162,16 @@ impl<'a> Symbols<'a> {
         Self { vocab, form, others: HashMap::new(), latest: 0 }
     }
 
-    fn index(&mut self, merges: &StringArray) -> Result<PairIndex, Error> {
+    fn prepare(mut self, merges: &StringArray) -> Merges {
+        let bytes = std::array::from_fn(|byte| self.intern(&[byte as u8]));
         let mut pairs = PairIndex::with_capacity(merges.len());
         let mut joined = Vec::new();
-        for (rank, text) in merges.iter().enumerate() {
-            let split = self.split(text, &mut joined);
-            let (left, right) = split.ok_or_else(|| bad_merge(rank, text))?;
+        for (rank, (left, right)) in merges.iter().enumerate().filter_map(|(rank, text)| Some((rank, parts(text)?))) {
+            let (left, right) = self.intern_parts(left, right, &mut joined);
             let id = self.intern_result(&joined);
             pairs.insert(left, right, Merge { priority: rank as u32, id });
         }
-        Ok(pairs)
+        Merges { pairs, bytes }
     }
 
     fn intern(&mut self, bytes: &[u8]) -> u32 {
@@ -157,20 +191,13 @@ impl<'a> Symbols<'a> {
         self.latest
     }
 
-    /// The two symbols of a merge; their bytes together are left in `joined`. The separator is the first space after
-    /// the first character.
-    fn split(&mut self, text: &[u8], joined: &mut Vec<u8>) -> Option<(u32, u32)> {
-        let space = 1 + text.get(1..)?.iter().position(|b| *b == b' ')?;
-        let (left, right) = (text.get(..space)?, text.get(space + 1..)?);
+    /// The two symbols of a merge; their bytes together are left in `joined`.
+    fn intern_parts(&mut self, left: &[u8], right: &[u8], joined: &mut Vec<u8>) -> (u32, u32) {
         joined.clear();
         self.form.append(left, joined);
         let middle = joined.len();
         self.form.append(right, joined);
         let (left, right) = joined.split_at(middle);
-        Some((self.intern(left), self.intern(right)))
+        (self.intern(left), self.intern(right))
     }
-}
-
-fn bad_merge(index: usize, text: &[u8]) -> Error {
-    Error::BadMerge { index, found: String::from_utf8_lossy(text).into_owned() }
 }

@@ -8,8 +8,7 @@ use std::borrow::Cow;
 use woolly_gguf::StringArray;
 
 use crate::error::Error;
-use crate::index::PairIndex;
-use crate::model::bpe::{ByRank, index_merges};
+use crate::model::bpe::LazyMerges;
 use crate::model::merge::{Merger, Symbol};
 use crate::model::words::Words;
 use crate::model::{ByteTokens, Known};
@@ -21,7 +20,7 @@ const NO_TOKEN: u32 = u32::MAX;
 /// What the method needs besides the vocabulary.
 #[derive(Debug)]
 pub(crate) struct Gemma4 {
-    pairs: PairIndex,
+    merges: LazyMerges,
     bytes: ByteTokens,
     words: Words,
     space_prefix: bool,
@@ -40,7 +39,7 @@ impl Gemma4 {
         space_prefix: bool,
     ) -> Result<Self, Error> {
         Ok(Self {
-            pairs: index_merges(vocab, merges, Form::SpaceSymbol)?,
+            merges: LazyMerges::new(merges, Form::SpaceSymbol)?,
             bytes: ByteTokens::new(vocab, unknown),
             words: Words::new(vocab),
             space_prefix,
@@ -88,7 +87,7 @@ impl Gemma4 {
             let id = stretch.as_bytes().get(start..end).and_then(|text| vocab.find(text));
             Symbol { start: start as u32, end: end as u32, id: id.unwrap_or(NO_TOKEN) }
         }));
-        merger.run(stretch.as_bytes(), &ByRank { pairs: &self.pairs });
+        merger.run(stretch.as_bytes(), self.merges.get(vocab));
     }
 }
 
