@@ -393,4 +393,41 @@ impl Bytes for Avx2 {
             _mm256_permutevar8x32_ps(a[i / 8], index)
         }
     }
+
+    #[inline(always)]
+    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> (__m256i, __m256i) {
+        let bits = |i: usize| i64::from(i32::from_le_bytes(std::array::from_fn(|b| from[STRIDE * i + OFFSET + b])));
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let all = _mm256_setr_epi64x(bits(0), 0, bits(1), 0);
+            let flag = _mm256_set1_epi64x(0x8040_2010_0804_0201u64.cast_signed());
+            let part = |first: i64| {
+                let bytes = _mm256_setr_epi64x(
+                    first * 0x0101_0101_0101_0101,
+                    (first + 1) * 0x0101_0101_0101_0101,
+                    first * 0x0101_0101_0101_0101,
+                    (first + 1) * 0x0101_0101_0101_0101,
+                );
+                let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, bytes), flag), flag);
+                _mm256_and_si256(set, _mm256_set1_epi8(16))
+            };
+            (part(0), part(2))
+        }
+    }
+
+    #[inline(always)]
+    fn third_bits(self, w: __m256i, flags: &[u8; 32], first: usize) -> __m256i {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let flag = _mm256_set1_epi8((1u8 << first).cast_signed());
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(self.bytes(flags), flag), flag);
+            _mm256_or_si256(w, _mm256_and_si256(set, _mm256_set1_epi8(4)))
+        }
+    }
+
+    #[inline(always)]
+    fn fours(self, from: &[f32]) -> __m256 {
+        // SAFETY: `self` proves AVX.
+        unsafe { _mm256_setr_m128(_mm_set1_ps(from[0]), _mm_set1_ps(from[1])) }
+    }
 }

@@ -392,6 +392,37 @@ impl Bytes for Avx512 {
             _mm512_permutexvar_ps(_mm512_add_epi32(_mm512_set1_epi32(i as i32), offsets), a)
         }
     }
+
+    #[inline(always)]
+    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> (__m512i, __m512i) {
+        let bits = |i: usize| u64::from(u32::from_le_bytes(std::array::from_fn(|b| from[STRIDE * i + OFFSET + b])));
+        let (a, b, c, d) = (bits(0), bits(1), bits(2), bits(3));
+        let low = (a & 0xffff) | (b & 0xffff) << 16 | (c & 0xffff) << 32 | (d & 0xffff) << 48;
+        let high = a >> 16 | b >> 16 << 16 | c >> 16 << 32 | d >> 16 << 48;
+        // SAFETY: `self` proves AVX-512BW.
+        unsafe { (_mm512_maskz_set1_epi8(low, 16), _mm512_maskz_set1_epi8(high, 16)) }
+    }
+
+    #[inline(always)]
+    fn third_bits(self, w: __m512i, flags: &[u8; 32], first: usize) -> __m512i {
+        // SAFETY: 32 bytes are readable; `self` proves AVX-512BW.
+        unsafe {
+            let twice = _mm512_broadcast_i64x4(_mm256_loadu_si256(flags.as_ptr().cast()));
+            let low = _mm512_set1_epi8((1u8 << first).cast_signed());
+            let flag = _mm512_mask_set1_epi8(low, 0xffff_ffff_0000_0000, (16u8 << first).cast_signed());
+            _mm512_mask_add_epi8(w, _mm512_test_epi8_mask(twice, flag), w, _mm512_set1_epi8(4))
+        }
+    }
+
+    #[inline(always)]
+    fn fours(self, from: &[f32]) -> __m512 {
+        let from = &from[..4];
+        // SAFETY: four floats are readable; `self` proves AVX-512F.
+        unsafe {
+            let index = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+            _mm512_permutexvar_ps(index, _mm512_castps128_ps512(_mm_loadu_ps(from.as_ptr())))
+        }
+    }
 }
 
 /// Picks 32 words out of the first `len` (64 to 128) bytes, which are read as their first and their last 64.

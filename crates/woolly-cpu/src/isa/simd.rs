@@ -108,6 +108,13 @@ pub trait Bytes: Simd {
     fn two_bits(self, a: Self::I, bits: usize) -> Self::I;
     /// Adds 16 to every byte of `w` where bit `first` of the 32 bytes `flags` is set; beyond 32 bytes, bit `first + 2`.
     fn fifth_bits(self, w: Self::I, flags: &[u8; 32], first: usize) -> Self::I;
+    /// For blocks whose 32 bits lie at `STRIDE · i + OFFSET`: 16 where the bit is set, first for the low 16 bits of each of
+    /// `WIDTH / 16` blocks, then for the high ones.
+    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> (Self::I, Self::I);
+    /// Adds 4 to every byte of `w` where bit `first` of the 32 bytes `flags` is set; beyond 32 bytes, bit `first + 4`.
+    fn third_bits(self, w: Self::I, flags: &[u8; 32], first: usize) -> Self::I;
+    /// The first `LANES / 4` floats, each in four lanes.
+    fn fours(self, from: &[f32]) -> Self::F;
     /// Bits `2 · first` and the next of the 32 bytes `pairs`, at bits 4 and 5; beyond 32 bytes, those two places higher.
     fn upper_bits(self, pairs: &[u8], first: usize) -> Self::I;
     /// Entry `index & 15` of `table` for every byte below 16.

@@ -77,7 +77,7 @@ impl<F: Format, O: Operand> ByteKernel for Gemv<'_, F, O> {
         match self.x.m {
             0 => {}
             1 => self.groups::<S, 4, 1>(s),
-            2 => self.groups::<S, 4, 2>(s),
+            2 if O::TWO => self.groups::<S, 4, 2>(s),
             _ => self.groups::<S, 4, 4>(s),
         }
     }

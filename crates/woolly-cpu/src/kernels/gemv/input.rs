@@ -3,16 +3,22 @@
 //! A format's weights leave their bytes in some order; the activations are brought into the same order once, so that the
 //! inner loops need no shuffles. Vectors are quantised to 8 bits with a scale for each 32 elements, or kept as floats.
 
+use std::array;
+
 use crate::buffer::{AlignedVec, Zeroed};
 use crate::isa::{Bytes, Kernel, Level, Simd};
 
 /// Elements that share a scale.
 const BLOCK: usize = 32;
+/// 1.5 · 2^23: adding and subtracting it leaves the nearest integer, ties to even.
+const MAGIC: f32 = 12_582_912.0;
 /// Elements of a vector of 64 bytes.
 const VECTOR: usize = 64;
 
 /// Activations as the inner loops take them: [`Int8`] or [`Exact`].
 pub(super) trait Operand: Copy + 'static {
+    /// Whether two columns have kernels of their own, or are computed as four: those cost compile time.
+    const TWO: bool;
     /// 64 activations.
     type Vector: Copy + Zeroed;
 
@@ -22,8 +28,8 @@ pub(super) trait Operand: Copy + 'static {
     fn arrangements_mut(input: &mut super::Input) -> &mut Arrangements<Self>;
     /// Brings 32 activations to the values that are stored, as floats, and returns their scale.
     fn round(x: &mut [f32; BLOCK]) -> f32;
-    /// Stores a value that [`Operand::round`] returned.
-    fn put(vector: &mut Self::Vector, position: usize, value: f32);
+    /// Stores 16 values that [`Operand::round`] returned as the part `quarter` of the vector.
+    fn put(vector: &mut Self::Vector, quarter: usize, values: &[f32; 16]);
     /// Sums of four products of unsigned weights, beginning at `half` (0 or 32) of the vector.
     fn dot_u8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F;
     /// Sums of four products of signed weights, which are [`Operand::signed_bias`] too large.
@@ -41,6 +47,7 @@ pub(super) struct Int8;
 pub(super) struct Exact;
 
 impl Operand for Int8 {
+    const TWO: bool = true;
     type Vector = [i8; VECTOR];
 
     fn arrangements(input: &super::Input) -> &Arrangements<Self> {
@@ -63,16 +70,15 @@ impl Operand for Int8 {
         // Below this the inverse overflows; such blocks add nothing that a float sum could hold.
         let inverse = if largest < 1e-35 { 0.0 } else { 127.0 / largest };
         for x in x.iter_mut() {
-            // Adding 1.5 · 2^23 leaves the nearest integer, ties to even.
-            const MAGIC: f32 = 12_582_912.0;
             *x = (*x * inverse + MAGIC) - MAGIC;
         }
         largest / 127.0
     }
 
     #[inline(always)]
-    fn put(vector: &mut Self::Vector, position: usize, value: f32) {
-        vector[position] = value as i8;
+    fn put(vector: &mut Self::Vector, quarter: usize, values: &[f32; 16]) {
+        // The last byte of a whole number that was pushed to the end of the mantissa.
+        vector.as_chunks_mut().0[quarter] = values.map(|x| (x + MAGIC).to_bits() as i8);
     }
 
     #[inline(always)]
@@ -92,6 +98,7 @@ impl Operand for Int8 {
 }
 
 impl Operand for Exact {
+    const TWO: bool = false;
     /// `[byte of a lane][lane]`.
     type Vector = [f32; VECTOR];
 
@@ -109,8 +116,10 @@ impl Operand for Exact {
     }
 
     #[inline(always)]
-    fn put(vector: &mut Self::Vector, position: usize, value: f32) {
-        vector[position % 4 * 16 + position / 4] = value;
+    fn put(vector: &mut Self::Vector, quarter: usize, values: &[f32; 16]) {
+        for (i, value) in values.iter().enumerate() {
+            vector[i % 4 * 16 + 4 * quarter + i / 4] = *value;
+        }
     }
 
     #[inline(always)]
@@ -143,7 +152,7 @@ impl Operand for Exact {
 pub(super) struct Step<V, const VECTORS: usize, const GROUPS: usize> {
     /// The activations, in the order of the weights.
     pub(super) v: [V; VECTORS],
-    /// Scale of each group of elements, or of each lane.
+    /// In steps of 256: scale of each group of consecutive elements. In shorter ones: scale of the lane's elements.
     pub(super) scale: [f32; GROUPS],
     /// Sum of the group's or the lane's activations (scale included).
     pub(super) sum: [f32; GROUPS],
@@ -161,12 +170,6 @@ pub(super) trait Arrangement: Copy + Zeroed {
 
     /// Fills the step from its first elements (of which there are at most `ELEMENTS`); the rest is zero.
     fn fill(&mut self, x: &[f32], order: &[u8; 16]);
-}
-
-/// What the scales and sums of a step belong to.
-const fn group_of(elements: usize, groups: usize, natural: usize, position: usize) -> usize {
-    // In steps of whole K-quant blocks: so many natural elements each. In smaller steps: a lane of each vector.
-    if elements == 256 { natural / (256 / groups) } else { position % VECTOR / 4 }
 }
 
 /// A step with its operand, since a vector type alone does not name it.
@@ -192,17 +195,39 @@ impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Arrangement for Of<O
         }
         self.0.sum = [0.0; GROUPS];
         for (place, &group) in order[..Self::ELEMENTS / 16].iter().enumerate() {
-            for i in 0..16 {
-                let (position, natural) = (16 * place + i, 16 * usize::from(group) + i);
-                let owner = group_of(Self::ELEMENTS, GROUPS, natural, position);
-                O::put(&mut self.0.v[position / VECTOR], position % VECTOR, values[natural]);
-                self.0.sum[owner] += values[natural];
-                self.0.scale[owner] = scales[natural / BLOCK];
+            let group = usize::from(group);
+            let sixteen = values.as_chunks().0[group];
+            O::put(&mut self.0.v[place / 4], place % 4, &sixteen);
+            let quads: [f32; 4] = array::from_fn(|i| {
+                let [a, b, c, d] = sixteen.as_chunks().0[i];
+                (a + b) + (c + d)
+            });
+            let scale = scales[group / 2];
+            if Self::ELEMENTS == 256 {
+                let owner = group * GROUPS / 16;
+                self.0.sum[owner] += (quads[0] + quads[1]) + (quads[2] + quads[3]);
+                self.0.scale[owner] = scale;
+            } else {
+                for (i, quad) in quads.iter().enumerate() {
+                    self.0.sum[place % 4 * 4 + i] += quad;
+                    self.0.scale[place % 4 * 4 + i] = scale;
+                }
             }
         }
         for (sum, scale) in self.0.sum.iter_mut().zip(self.0.scale) {
             *sum *= scale;
         }
+    }
+}
+
+impl<T: Arrangement> Arrangement for [T; 2] {
+    const ELEMENTS: usize = 2 * T::ELEMENTS;
+
+    #[inline(always)]
+    fn fill(&mut self, x: &[f32], order: &[u8; 16]) {
+        let (first, second) = x.split_at(x.len().min(T::ELEMENTS));
+        self[0].fill(first, order);
+        self[1].fill(second, order);
     }
 }
 
@@ -285,6 +310,8 @@ pub(super) struct Arrangements<O: Operand> {
     pub(super) natural: Slot<Of<O, 1, 16>>,
     /// 16 low nibbles, then 16 high ones, of four blocks (Q4_0 and its kin).
     pub(super) nibbles: Slot<Of<O, 2, 16>>,
+    /// Two steps of `nibbles` (IQ4_XS).
+    pub(super) nibble_pairs: Slot<[Of<O, 2, 16>; 2]>,
     /// 32 low nibbles, then 32 high ones (Q4_K, Q5_K).
     pub(super) k_nibbles: Slot<Of<O, 4, 8>>,
     /// Natural order, a scale for each 16 (Q6_K).
@@ -302,6 +329,7 @@ impl<O: Operand> Arrangements<O> {
         Self {
             natural: Slot::new(natural, columns, k),
             nibbles: Slot::new(nibbles, columns, k),
+            nibble_pairs: Slot::new(nibbles, columns, k),
             k_nibbles: Slot::new(k_nibbles, columns, k),
             sixteens: Slot::new(natural, columns, k),
             pairs: Slot::new(pairs, columns, k),
@@ -311,6 +339,7 @@ impl<O: Operand> Arrangements<O> {
     pub(super) fn invalidate(&mut self) {
         self.natural.invalidate();
         self.nibbles.invalidate();
+        self.nibble_pairs.invalidate();
         self.k_nibbles.invalidate();
         self.sixteens.invalidate();
         self.pairs.invalidate();

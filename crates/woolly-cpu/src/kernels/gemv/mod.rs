@@ -5,6 +5,7 @@ mod floats;
 mod input;
 mod k_quants;
 mod nibbles;
+mod pairs;
 #[cfg(test)]
 mod tests;
 
@@ -22,11 +23,14 @@ use input::{Arrangements, Exact, Int8, Plain, Slot};
 
 /// Runs `$body` with `$format` naming the [`driver::Format`] of a tensor type: the list of types with their own path.
 macro_rules! with_format {
-    ($ty:expr, $format:ident => $body:expr) => {
+    (float $ty:expr, $format:ident => $body:expr) => {
+        with_format!(@list $ty, $format, $body; F32: floats::F32, F16: floats::F16, BF16: floats::Bf16)
+    };
+    (quantised $ty:expr, $format:ident => $body:expr) => {
         with_format!(@list $ty, $format, $body;
-            F32: floats::F32, F16: floats::F16, BF16: floats::Bf16,
-            Q4_0: nibbles::Q40, Q4_1: nibbles::Q41, IQ4_NL: nibbles::Iq4Nl, Q8_0: nibbles::Q80,
-            Q4_K: k_quants::Q4K, Q5_K: k_quants::Q5K, Q6_K: k_quants::Q6K)
+            Q4_0: nibbles::Q40, Q4_1: nibbles::Q41, Q5_0: nibbles::Q50, Q5_1: nibbles::Q51, Q8_0: nibbles::Q80,
+            IQ4_NL: nibbles::Iq4Nl, MXFP4: nibbles::Mxfp4, IQ4_XS: nibbles::Iq4Xs,
+            Q2_K: pairs::Q2K, Q3_K: pairs::Q3K, Q4_K: k_quants::Q4K, Q5_K: k_quants::Q5K, Q6_K: k_quants::Q6K)
     };
     (@list $ty:expr, $format:ident, $body:expr; $($name:ident: $path:path),+) => {
         match $ty {
@@ -100,8 +104,9 @@ impl Input {
         }
         match path {
             Path::Decode => self.plain.prepare(level, x, k),
-            Path::Exact(format) => with_format!(format, F => F::slot_mut::<Exact>(self).prepare(level, x, k)),
-            Path::Int8(format) => with_format!(format, F => F::slot_mut::<Int8>(self).prepare(level, x, k)),
+            Path::Float(format) => with_format!(float format, F => F::slot_mut::<Exact>(self).prepare(level, x, k)),
+            Path::Exact(format) => with_format!(quantised format, F => F::slot_mut::<Exact>(self).prepare(level, x, k)),
+            Path::Int8(format) => with_format!(quantised format, F => F::slot_mut::<Int8>(self).prepare(level, x, k)),
         }
     }
 }
@@ -139,10 +144,13 @@ fn gemv_path(
     }
     match path {
         Path::Decode => level.run(Decode { w, row_bytes, range, x, out, out_stride }),
-        Path::Exact(format) => with_format!(format, F => {
+        Path::Float(format) => with_format!(float format, F => {
             level.run_bytes(Gemv::<F, Exact> { w, row_bytes, range, x, out, out_stride, kind: PhantomData }).unwrap_or_default();
         }),
-        Path::Int8(format) => with_format!(format, F => {
+        Path::Exact(format) => with_format!(quantised format, F => {
+            level.run_bytes(Gemv::<F, Exact> { w, row_bytes, range, x, out, out_stride, kind: PhantomData }).unwrap_or_default();
+        }),
+        Path::Int8(format) => with_format!(quantised format, F => {
             level.run_bytes(Gemv::<F, Int8> { w, row_bytes, range, x, out, out_stride, kind: PhantomData }).unwrap_or_default();
         }),
     }
@@ -153,6 +161,8 @@ fn gemv_path(
 enum Path {
     /// Decoded by the codec, then as floats.
     Decode,
+    /// Floats as they are.
+    Float(TensorType),
     /// In its own format, with float activations.
     Exact(TensorType),
     /// In its own format, with 8-bit activations.
@@ -160,12 +170,12 @@ enum Path {
 }
 
 fn path(level: Level, w: &Rows<'_>) -> Path {
-    if level.min(Level::best()) == Level::Scalar || !has_format(w.ty) {
-        Path::Decode
-    } else if exact(w) {
-        Path::Exact(w.ty)
-    } else {
-        Path::Int8(w.ty)
+    match w.ty {
+        _ if level.min(Level::best()) == Level::Scalar => Path::Decode,
+        TensorType::F32 | TensorType::F16 | TensorType::BF16 => Path::Float(w.ty),
+        ty if !has_format(ty) => Path::Decode,
+        ty if exact(w) => Path::Exact(ty),
+        ty => Path::Int8(ty),
     }
 }
 
@@ -173,13 +183,13 @@ fn path(level: Level, w: &Rows<'_>) -> Path {
 ///
 /// Rounding activations only pays where arithmetic has to keep up with memory. A matrix this small stays in the cache
 /// from token to token in small models, and is a small part of large ones; so it gets the full precision.
-fn exact(w: &Rows<'_>) -> bool {
+pub(crate) fn exact(w: &Rows<'_>) -> bool {
     const SMALL: usize = 256 << 10;
     w.bytes.len() <= SMALL
 }
 
-/// Whether [`with_format`] lists the type.
+/// Whether [`with_format`] lists the type among the quantised ones.
 fn has_format(ty: TensorType) -> bool {
     use TensorType::*;
-    matches!(ty, F32 | F16 | BF16 | Q4_0 | Q4_1 | IQ4_NL | Q8_0 | Q4_K | Q5_K | Q6_K)
+    matches!(ty, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | IQ4_NL | MXFP4 | IQ4_XS | Q2_K | Q3_K | Q4_K | Q5_K | Q6_K)
 }
