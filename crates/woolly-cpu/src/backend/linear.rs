@@ -296,10 +296,11 @@ fn many_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Opti
             }
             let first = index * width;
             let columns = first..task.weight.rows.min(first + width);
+            let form = gemm::form(cpu.level, &task.weight);
             each_tile_block(packed, &mut |tiles| {
                 let Lane { panel, strips: [c, _], .. } = &mut *lane;
                 let c = at_least(c, tiles.len() * TILE * width);
-                gemm::product(cpu.level, &task.weight, first, packed, tiles.clone(), panel, c);
+                gemm::product(cpu.level, (&task.weight, form), first, packed, tiles.clone(), panel, c);
                 // SAFETY: a strip belongs to one thread.
                 unsafe { write(task, c, width, columns.clone(), tiles.start * TILE..x.rows) };
             });
@@ -343,8 +344,10 @@ fn many_gated(
             let Lane { panel, strips: [gate, up], .. } = &mut *lane;
             let gate = at_least(gate, tiles.len() * TILE * width);
             let up = at_least(up, tiles.len() * TILE * width);
-            gemm::product(cpu.level, &weights[0], first, packed, tiles.clone(), panel, gate);
-            gemm::product(cpu.level, &weights[1], first, packed, tiles.clone(), panel, up);
+            for (weight, c) in weights.iter().zip([&mut *gate, &mut *up]) {
+                let form = gemm::form(cpu.level, weight);
+                gemm::product(cpu.level, (weight, form), first, packed, tiles.clone(), panel, c);
+            }
             activation::gate(cpu.level, activation, gate, up);
             // SAFETY: a strip belongs to one thread.
             unsafe { write(&task, gate, width, first..inner.min(first + width), tiles.start * TILE..x.rows) };
@@ -354,8 +357,8 @@ fn many_gated(
 
 /// Packs the operand, normalised, in the forms that the weights need.
 fn pack<'w>(cpu: &Cpu, packed: &mut Packed, x: Operand<'_>, weights: impl Iterator<Item = Rows<'w>> + Clone) {
-    let integers = weights.clone().any(|w| gemm::uses_integers(&w));
-    let floats = weights.clone().any(|w| !gemm::uses_integers(&w));
+    let integers = weights.clone().any(|w| gemm::form(cpu.level, &w).is_some());
+    let floats = weights.clone().any(|w| gemm::form(cpu.level, &w).is_none());
     packed.reset(x.rows, x.columns, integers, floats);
     let tiles = packed.tiles();
     let chunk = tiles.div_ceil(4 * cpu.threads());
@@ -367,7 +370,7 @@ fn pack<'w>(cpu: &Cpu, packed: &mut Packed, x: Operand<'_>, weights: impl Iterat
         unsafe { writer.pack(cpu.level, &source, range, &mut lane.row) };
     });
     for weight in weights {
-        gemm::prepare(packed, &weight);
+        packed.prepare(gemm::form(cpu.level, &weight));
     }
 }
 

@@ -13,13 +13,14 @@ mod unpack;
 use std::ops::Range;
 
 use crate::isa::Level;
-use crate::kernels::gemv::Rows;
+use crate::kernels::gemv::{self, Rows};
 use crate::kernels::simd::{self, TileKernel, TileSimd};
 
 pub(crate) use pack::{Packed, Source, TILE};
 pub(crate) use panel::Panel;
 use tile::IntTile;
-use unpack::{Form, PIECE};
+pub(crate) use unpack::Form;
+use unpack::PIECE;
 
 /// Activation rows multiplied with one unpacked strip at a time, so that the results of a strip stay in the L2 cache.
 pub(crate) const BLOCK_TILES: usize = 86;
@@ -40,29 +41,21 @@ impl TileKernel for StripRows {
     }
 }
 
-/// Returns whether products with this weight use integer arithmetic.
-pub(crate) fn uses_integers(weight: &Rows<'_>) -> bool {
-    form(weight).is_some()
+/// Returns how products with `weight` use integers, or `None` when they are computed as `f32`.
+///
+/// Follows the rule of [`super::gemv`], so that one row and many round activations alike.
+pub(crate) fn form(level: Level, weight: &Rows<'_>) -> Option<Form> {
+    let plain = level.min(Level::best()) == Level::Scalar || gemv::exact(weight);
+    if plain { None } else { unpack::form(weight.ty) }
 }
 
-fn form(weight: &Rows<'_>) -> Option<Form> {
-    unpack::form(weight.ty)
-}
-
-/// Prepares `x`, packed in the form that [`uses_integers`] asks for, for products with `weight`.
-pub(crate) fn prepare(x: &mut Packed, weight: &Rows<'_>) {
-    if let Some(form) = form(weight) {
-        x.prepare(form.group, form.offset);
-    }
-}
-
-/// Computes `c[row][r] = weight[first + r] · x[row]` for the rows of `tiles`.
+/// Computes `c[row][r] = weight[first + r] · x[row]` for the rows of `tiles`, as `form` says.
 ///
 /// `c` is `[tiles.len() * TILE][strip_rows(level)]`; columns of weight rows that do not exist are zeros. `x` must have
-/// been [prepared](prepare) for the weight.
+/// been packed and [prepared](Packed::prepare) for the form.
 pub(crate) fn product(
     level: Level,
-    weight: &Rows<'_>,
+    (weight, form): (&Rows<'_>, Option<Form>),
     first: usize,
     x: &Packed,
     tiles: Range<usize>,
@@ -71,11 +64,12 @@ pub(crate) fn product(
 ) {
     assert_eq!(weight.columns, x.columns(), "product: weight and activations differ in columns");
     c.fill(0.0);
-    simd::dispatch(level, Product { weight, first, x, tiles, panel, c });
+    simd::dispatch(level, Product { weight, form, first, x, tiles, panel, c });
 }
 
 struct Product<'a> {
     weight: &'a Rows<'a>,
+    form: Option<Form>,
     first: usize,
     x: &'a Packed,
     tiles: Range<usize>,
@@ -88,14 +82,13 @@ impl TileKernel for Product<'_> {
 
     #[inline(always)]
     fn run<S: TileSimd>(mut self, s: S) {
-        let form = form(self.weight);
         let pieces = self.x.columns().div_ceil(PIECE);
         for piece in 0..pieces {
             let columns = PIECE.min(self.x.columns() - piece * PIECE);
             let (ahead_row, ahead_piece) =
                 if piece + 1 < pieces { (self.first, piece + 1) } else { (self.first + 2 * S::LANES, 0) };
             panel::prefetch(s, self.weight, ahead_row, ahead_piece);
-            match form {
+            match self.form {
                 Some(form) => {
                     self.panel.fill_integers(s, self.weight, form, self.first, piece);
                     self.integers(s, form, piece, columns);
@@ -174,14 +167,13 @@ mod tests {
         }
     }
 
-    fn packed(level: Level, x: &[f32], rows: usize, weight: &Rows<'_>) -> Packed {
+    fn packed(level: Level, x: &[f32], rows: usize, weight: &Rows<'_>, form: Option<Form>) -> Packed {
         let mut packed = Packed::default();
-        let integers = uses_integers(weight);
-        packed.reset(rows, weight.columns, integers, !integers);
+        packed.reset(rows, weight.columns, form.is_some(), form.is_none());
         let tiles = 0..packed.tiles();
         // SAFETY: one thread packs all tiles.
         unsafe { packed.writer().pack(level, &Plain(x, weight.columns), tiles, &mut Vec::new()) };
-        prepare(&mut packed, weight);
+        packed.prepare(form);
         packed
     }
 
@@ -197,7 +189,7 @@ mod tests {
         terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()))
     }
 
-    fn check(level: Level, ty: TensorType, rows: usize, columns: usize, m: usize) {
+    fn check(level: Level, ty: TensorType, form: Option<Form>, rows: usize, columns: usize, m: usize) {
         let mut random = Random::new((rows * 31 + columns * 7 + m) as u64);
         // One byte in front: weights lie at any address.
         let mut bytes = vec![0];
@@ -206,16 +198,16 @@ mod tests {
         let mut values = vec![0.0; rows * columns];
         ty.decode(weight.bytes, &mut values).unwrap();
         let x = exact_activations(m * columns, &mut random);
-        let packed = packed(level, &x, m, &weight);
+        let packed = packed(level, &x, m, &weight, form);
         let width = strip_rows(level);
         let mut c = vec![f32::NAN; packed.tiles() * TILE * width];
         let mut panel = Panel::new();
         for first in (0..rows).step_by(width) {
-            product(level, &weight, first, &packed, 0..packed.tiles(), &mut panel, &mut c);
+            product(level, (&weight, form), first, &packed, 0..packed.tiles(), &mut panel, &mut c);
             for (row, r) in (0..m).flat_map(|row| (first..rows.min(first + width)).map(move |r| (row, r))) {
                 let (want, size) = reference(&values[r * columns..][..columns], &x[row * columns..][..columns]);
                 let found = f64::from(c[row * width + r - first]);
-                let case = format!("{level:?} {ty} {rows}x{columns}, {m} rows: [{row}][{r}]");
+                let case = format!("{level:?} {ty} {form:?} {rows}x{columns}, {m} rows: [{row}][{r}]");
                 assert!((found - want).abs() <= size * 1e-6 + 1e-9, "{case}: {found}, not {want}");
             }
         }
@@ -227,10 +219,13 @@ mod tests {
             let block = ty.block_elements();
             for (rows, columns, m) in [(1, 1_usize, 1), (7, 3, 3), (33, 2, 4), (40, 9, 13), (18, 5, 6)] {
                 let columns = (columns * 32).next_multiple_of(block.max(32));
-                check(level, ty, rows, columns, m);
+                check(level, ty, None, rows, columns, m);
+                if let Some(form) = unpack::form(ty) {
+                    check(level, ty, Some(form), rows, columns, m);
+                }
             }
             if block == 1 {
-                check(level, ty, 5, 299, 7);
+                check(level, ty, None, 5, 299, 7);
             }
         }
     }
@@ -242,12 +237,13 @@ mod tests {
             let bytes = blocks(ty, columns, rows, 3);
             let weight = Rows { ty, bytes: &bytes, columns, rows };
             let x = exact_activations(columns * 2, &mut Random::new(8));
-            let packed = packed(level, &x, 2, &weight);
+            let form = unpack::form(ty);
+            let packed = packed(level, &x, 2, &weight, form);
             let width = strip_rows(level);
             let mut panel = Panel::new();
             let mut strip = |first: usize| {
                 let mut c = vec![0.0; TILE * width];
-                product(level, &weight, first, &packed, 0..1, &mut panel, &mut c);
+                product(level, (&weight, form), first, &packed, 0..1, &mut panel, &mut c);
                 c
             };
             let (a, b) = (strip(0), strip(3));

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::unpack::PIECE;
+use super::unpack::{Form, PIECE};
 use crate::isa::Level;
 use crate::kernels::disjoint::Disjoint;
 use crate::kernels::simd::{self, TileKernel, TileSimd};
@@ -95,8 +95,9 @@ impl Packed {
         }
     }
 
-    /// Computes what weights with groups of `group` and this offset need, unless it is there already.
-    pub(super) fn prepare(&mut self, group: usize, offset: u8) {
+    /// Computes what weights of this form need besides the quants, unless it is there already.
+    pub(crate) fn prepare(&mut self, form: Option<Form>) {
+        let Some(Form { group, offset, .. }) = form else { return };
         let key = (group, offset);
         if self.offsets[..self.offsets_used].iter().any(|o| o.key == key) {
             return;
@@ -233,22 +234,23 @@ impl TileKernel for Lane<'_> {
     }
 }
 
+/// Groups without a magnitude above this become zeros: the inverse of their scale would overflow.
+const SMALLEST: f32 = 1e-35;
+
 /// Quantises 32 values to signed bytes: scale `max |x| / 127`, rounded to nearest, ties to even.
+/// The scale of a group with an infinity or a NaN is one, too, and makes every product with the group NaN.
 #[inline(always)]
 fn quantise<S: TileSimd>(s: S, x: &[f32; 32]) -> (f32, [i8; 32]) {
-    let mut max = s.splat(0.0);
-    for part in x.chunks_exact(S::LANES) {
-        max = s.max(max, s.abs(s.load(part)));
-    }
-    let max = s.max_lane(max);
-    let inverse = if max > 0.0 { 127.0 / max } else { 0.0 };
+    // As integers, magnitudes order like the numbers, with infinities and NaN above all, so that none gets lost.
+    let largest = f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0));
+    let inverse = if largest < SMALLEST { 0.0 } else { 127.0 / largest };
     let mut q = [0_i32; 32];
     for (part, q) in x.chunks_exact(S::LANES).zip(q.chunks_exact_mut(S::LANES)) {
         let scaled = s.mul(s.load(part), s.splat(inverse));
         // SAFETY: the chunk holds a vector.
         unsafe { s.store_int_at(s.to_int(scaled), q.as_mut_ptr()) };
     }
-    (max / 127.0, q.map(|q| q as i8))
+    (largest / 127.0, q.map(|q| q as i8))
 }
 
 #[cfg(test)]
@@ -265,6 +267,27 @@ mod tests {
     }
 
     #[test]
+    fn numbers_that_are_none_show_and_tiny_ones_do_not_overflow() {
+        struct Quantise([f32; 32]);
+        impl TileKernel for Quantise {
+            type Output = (f32, [i8; 32]);
+
+            #[inline(always)]
+            fn run<S: TileSimd>(self, s: S) -> Self::Output {
+                quantise(s, &self.0)
+            }
+        }
+        for level in levels() {
+            let mut x = [1.0; 32];
+            x[3] = f32::NAN;
+            assert!(simd::dispatch(level, Quantise(x)).0.is_nan(), "{level:?}");
+            x[3] = f32::NEG_INFINITY;
+            assert_eq!(simd::dispatch(level, Quantise(x)).0, f32::INFINITY, "{level:?}");
+            assert_eq!(simd::dispatch(level, Quantise([1e-40; 32])).1, [0; 32], "{level:?}");
+        }
+    }
+
+    #[test]
     fn packed_rows_are_within_half_a_step_and_their_sums_exact() {
         for (rows, columns) in [(1, 32), (6, 256), (7, 288), (13, 544)] {
             for level in levels() {
@@ -273,7 +296,7 @@ mod tests {
                 packed.reset(rows, columns, true, true);
                 // SAFETY: one thread packs all tiles.
                 unsafe { packed.writer().pack(level, &Plain(&x, columns), 0..rows.div_ceil(TILE), &mut Vec::new()) };
-                packed.prepare(16, 1);
+                packed.prepare(Some(Form { group: 16, offset: 1, minimum: false }));
                 let starts = &packed.offsets(16, 1).unwrap().start;
                 for (at, &value) in x.iter().enumerate() {
                     let (row, column) = (at / columns, at % columns);

@@ -11,7 +11,7 @@ pub(super) const PIECE: usize = 256;
 
 /// How a type's integers are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Form {
+pub(crate) struct Form {
     /// Elements that share a scale: 16 or 32.
     pub(super) group: usize,
     /// Subtracted from every byte.

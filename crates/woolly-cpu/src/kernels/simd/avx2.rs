@@ -13,11 +13,6 @@ impl TileSimd for Avx2 {
     type I = __m256i;
 
     #[inline(always)]
-    fn abs(self, a: __m256) -> __m256 {
-        unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), a) }
-    }
-
-    #[inline(always)]
     fn zero_below(self, a: __m256, x: __m256, limit: f32) -> __m256 {
         unsafe { _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_set1_ps(limit)), a) }
     }

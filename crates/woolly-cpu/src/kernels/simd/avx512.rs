@@ -13,11 +13,6 @@ impl TileSimd for Avx512 {
     type I = __m512i;
 
     #[inline(always)]
-    fn abs(self, a: __m512) -> __m512 {
-        unsafe { _mm512_abs_ps(a) }
-    }
-
-    #[inline(always)]
     fn zero_below(self, a: __m512, x: __m512, limit: f32) -> __m512 {
         unsafe { _mm512_maskz_mov_ps(_mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(limit)), a) }
     }

@@ -24,7 +24,6 @@ pub(crate) trait TileSimd: Simd {
     /// A vector of `i32`, or of four bytes in each element.
     type I: Copy;
 
-    fn abs(self, a: Self::F) -> Self::F;
     /// Returns `a` with the elements for which `x < limit` replaced by 0.
     fn zero_below(self, a: Self::F, x: Self::F, limit: f32) -> Self::F;
 

@@ -13,11 +13,6 @@ impl TileSimd for Scalar {
     type I = [i32; LANES];
 
     #[inline(always)]
-    fn abs(self, a: Self::F) -> Self::F {
-        a.map(f32::abs)
-    }
-
-    #[inline(always)]
     fn zero_below(self, a: Self::F, x: Self::F, limit: f32) -> Self::F {
         std::array::from_fn(|i| if x[i] < limit { 0.0 } else { a[i] })
     }
