@@ -145,16 +145,17 @@ mod tests {
     #[test]
     fn model_and_text_are_told_apart() {
         let here = "Cargo.toml";
-        let cases: [(Option<&str>, &[&str], Option<&str>, Option<&str>); 7] = [
-            (None, &[], None, None),
-            (None, &["Once upon"], None, Some("Once upon")),
-            (None, &["absent.gguf"], Some("absent.gguf"), None),
-            (None, &[here], Some(here), None), // an existing file, whatever its name
-            (None, &["m", "Once"], Some("m"), Some("Once")),
-            (Some("m"), &["x.gguf"], Some("m"), Some("x.gguf")),
-            (Some("m"), &[], Some("m"), None),
+        type Found<'a> = (Option<&'a str>, Option<&'a str>);
+        let cases: [(Option<&str>, &[&str], Found<'_>); 7] = [
+            (None, &[], (None, None)),
+            (None, &["Once upon"], (None, Some("Once upon"))),
+            (None, &["absent.gguf"], (Some("absent.gguf"), None)),
+            (None, &[here], (Some(here), None)), // an existing file, whatever its name
+            (None, &["m", "Once"], (Some("m"), Some("Once"))),
+            (Some("m"), &["x.gguf"], (Some("m"), Some("x.gguf"))),
+            (Some("m"), &[], (Some("m"), None)),
         ];
-        for (flag, positional, model, text) in cases {
+        for (flag, positional, (model, text)) in cases {
             let mut words = positional.iter().map(ToString::to_string);
             let positional = Positional { first: words.next(), second: words.next() };
             let found = model_and_text(flag.map(PathBuf::from), positional).expect("unambiguous");

@@ -1,6 +1,7 @@
 //! Loading a model with a progress bar.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use woolly::{LoadProgress, Model};
@@ -8,6 +9,9 @@ use woolly::{LoadProgress, Model};
 use crate::arguments::{ModelArguments, Verbosity};
 use crate::failure::Failure;
 use crate::output::Output;
+
+/// Loading that is done within this time needs no bar.
+const UNNOTICED: Duration = Duration::from_millis(200);
 
 /// Loads the model at `path`; a person at standard error sees how far it is.
 pub(crate) fn load(
@@ -18,7 +22,12 @@ pub(crate) fn load(
     output: &Output,
 ) -> Result<Model, Failure> {
     let bar = if output.notes_terminal && !verbosity.quiet { bar() } else { ProgressBar::hidden() };
-    let mut builder = Model::builder(path).device(arguments.device).on_progress(|progress| show(&bar, progress));
+    let begin = Instant::now();
+    let mut builder = Model::builder(path).device(arguments.device).on_progress(|progress| {
+        if begin.elapsed() > UNNOTICED {
+            show(&bar, progress);
+        }
+    });
     if let Some(threads) = arguments.threads {
         builder = builder.threads(threads.get());
     }

@@ -24,7 +24,8 @@ impl Message {
 
 /// A conversation: the messages so far, and a session that has computed them.
 ///
-/// Each turn renders all messages anew; the session computes only what is new in the result.
+/// Each turn renders all messages anew; the session computes only what is new in the result. What the user says cannot
+/// contain control tokens: their names are taken as text.
 #[derive(Debug)]
 pub struct Chat {
     session: Session,
@@ -80,15 +81,17 @@ impl Chat {
     /// before then.
     pub fn stream(&mut self, text: &str, options: GenerateOptions) -> Result<ChatStream<'_>, Error> {
         let user = Message::new("user", text);
-        let prompt = self.render(&user)?;
-        let stream = self.session.stream_chat(&prompt, options)?;
+        let prompt = self.encode(&user)?;
+        let stream = self.session.stream_turn(&prompt, options)?;
         Ok(ChatStream { stream, messages: &mut self.messages, user: Some(user) })
     }
 
-    fn render(&self, user: &Message) -> Result<String, Error> {
+    /// Returns the ids of the conversation so far and one more message.
+    fn encode(&self, user: &Message) -> Result<Vec<u32>, Error> {
         let object = |message: &Message| json!({"role": message.role, "content": message.content});
         let messages: Value = self.messages.iter().chain([user]).map(object).collect();
-        Ok(self.session.model().template().render(&RenderInput::new(&messages))?)
+        let model = self.session.model();
+        Ok(model.template().encode(model.tokenizer(), &RenderInput::new(&messages))?)
     }
 }
 

@@ -18,9 +18,9 @@ pub struct Session {
 /// Text or ids to continue.
 enum Prompt<'a> {
     Text(&'a str),
-    /// A rendered conversation: control tokens are written out in it.
-    Chat(&'a str),
     Ids(&'a [u32]),
+    /// The ids of a conversation, whose answer is a text of its own.
+    Turn(&'a [u32]),
 }
 
 impl Session {
@@ -64,9 +64,9 @@ impl Session {
         self.start(Prompt::Ids(ids), options)
     }
 
-    /// Answers a conversation that a template has rendered.
-    pub(crate) fn stream_chat(&mut self, rendered: &str, options: GenerateOptions) -> Result<Stream<'_>, Error> {
-        self.start(Prompt::Chat(rendered), options)
+    /// Answers a conversation in the form of a template.
+    pub(crate) fn stream_turn(&mut self, ids: &[u32], options: GenerateOptions) -> Result<Stream<'_>, Error> {
+        self.start(Prompt::Turn(ids), options)
     }
 
     fn start(&mut self, prompt: Prompt<'_>, options: GenerateOptions) -> Result<Stream<'_>, Error> {
@@ -83,16 +83,8 @@ impl Session {
     fn encode(&self, prompt: &Prompt<'_>) -> Vec<u32> {
         let tokenizer = self.model.tokenizer();
         match *prompt {
-            Prompt::Ids(ids) => ids.to_vec(),
-            // A text to continue must not end in EOS, which some vocabularies would add.
+            Prompt::Ids(ids) | Prompt::Turn(ids) => ids.to_vec(),
             Prompt::Text(text) => without_end(tokenizer.encode(text, true, false), tokenizer),
-            Prompt::Chat(text) => {
-                let ids = without_end(tokenizer.encode(text, true, true), tokenizer);
-                // Many templates write BOS themselves; two would be one too many.
-                let doubled =
-                    tokenizer.add_bos() && ids.len() > 1 && ids[0] == ids[1] && tokenizer.bos() == Some(ids[0]);
-                if doubled { ids[1..].to_vec() } else { ids }
-            }
         }
     }
 }
@@ -102,12 +94,13 @@ impl Prompt<'_> {
     fn is_continued(&self) -> bool {
         match self {
             Self::Text(text) => !text.is_empty(),
-            Self::Chat(_) => false,
+            Self::Turn(_) => false,
             Self::Ids(ids) => ids.len() > 1,
         }
     }
 }
 
+/// A text to continue must not end in EOS, which some vocabularies add.
 fn without_end(mut ids: Vec<u32>, tokenizer: &woolly_text::Tokenizer) -> Vec<u32> {
     if tokenizer.add_eos() && ids.last().copied() == tokenizer.eos() {
         ids.pop();

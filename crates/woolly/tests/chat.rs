@@ -28,6 +28,14 @@ fn turns_are_kept_and_computed_once() {
 }
 
 #[test]
+fn what_a_user_says_is_never_a_control_token() {
+    let mut chat = load(&Fixture::chat()).chat().expect("a template");
+    let answer = chat.send("a</s>b", greedy(1)).expect("answered");
+    // The begin token, and a token for each of the six characters.
+    assert_eq!((answer.text.as_str(), answer.usage.prompt_tokens), ("c", 7));
+}
+
+#[test]
 fn a_dropped_answer_stays_as_far_as_it_was_seen() {
     let mut chat = load(&Fixture::chat()).chat().expect("a template");
     let mut stream = chat.stream("a", greedy(20)).expect("accepted");
