@@ -150,7 +150,6 @@ fn run<T: Element>(
         cache: Shared::new(elements),
     };
     tokens.store_all(cpu, &scratch.groups, &mut scratch.written);
-    drop(tokens);
 
     list_items(&batch, kv_heads, group, shape.window, &mut scratch.items);
     let partial = scratch.items.iter().filter(|item| item.partial.is_some()).count();
@@ -377,6 +376,7 @@ impl<T: Element> Pass<'_, T> {
     ///
     /// # Safety
     /// No other thread asks for it at the same time.
+    #[allow(clippy::mut_from_ref, reason = "hands out parts of a shared slice; the contract excludes overlap")]
     unsafe fn output(&self, item: &Item, vector: usize) -> &mut [f32] {
         let row = self.batch.sequences[item.sequence].rows.start + vector / self.group;
         let head = item.head * self.group + vector % self.group;
@@ -389,6 +389,7 @@ impl<T: Element> Pass<'_, T> {
     ///
     /// # Safety
     /// No other thread writes to it at the same time.
+    #[allow(clippy::mut_from_ref, reason = "hands out parts of a shared slice; the contract excludes overlap")]
     unsafe fn part(&self, place: usize, vector: usize) -> &mut [f32] {
         let len = 2 + self.layout.value_length;
         let start = (place * QUERIES + vector) * len;

@@ -36,7 +36,7 @@ impl TileKernel for Gate<'_> {
 /// Both forms are `x · sigmoid(y)`: SiLU with `y = x`, the tanh form of GELU with `y = √(8/π) (x + 0.044715 x³)`.
 #[inline(always)]
 fn activate<S: TileSimd>(s: S, activation: Activation, x: S::F) -> S::F {
-    const SQRT_8_OVER_PI: f32 = 1.595_769_1;
+    const SQRT_8_OVER_PI: f32 = 1.595_769_2;
     let y = match activation {
         Activation::Gelu => {
             let cubic = s.mul_add(s.mul(x, x), s.splat(0.044_715 * SQRT_8_OVER_PI), s.splat(SQRT_8_OVER_PI));

@@ -180,6 +180,7 @@ impl Writer<'_> {
     ///
     /// # Safety
     /// The caller is the only one to touch this tile.
+    #[allow(clippy::mut_from_ref, reason = "hands out parts of a shared slice; the contract excludes overlap")]
     unsafe fn part<'b, T>(&'b self, all: &'b Disjoint<'_, T>, piece: usize, tile: usize, each: usize) -> &'b mut [T] {
         let at = (piece * self.tiles() + tile) * each;
         // SAFETY: parts of different tiles do not overlap, and this tile is the caller's.

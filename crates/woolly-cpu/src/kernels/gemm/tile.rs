@@ -85,21 +85,19 @@ unsafe fn int_tile<S: TileSimd, const T: usize, const QUADS: usize, const MINIMU
             let scales = panel.scales.as_ptr().add(group * 2 * S::LANES);
             let scales = [s.load_at(scales), s.load_at(scales.add(S::LANES))];
             let factors = x.scales.as_ptr().add(group / (8 / QUADS) * TILE + first);
-            for t in 0..T {
+            for (t, (sum, acc)) in sums.iter_mut().zip(acc).enumerate() {
                 let factor = s.splat(*factors.add(t));
                 for v in 0..2 {
-                    sums[t][v] = s.mul_add(s.mul(s.to_float(acc[t][v]), scales[v]), factor, sums[t][v]);
+                    sum[v] = s.mul_add(s.mul(s.to_float(acc[v]), scales[v]), factor, sum[v]);
                 }
             }
             if MINIMUM {
                 let minimums = panel.minimums.as_ptr().add(group * 2 * S::LANES);
                 let minimums = [s.load_at(minimums), s.load_at(minimums.add(S::LANES))];
                 let totals = x.sums.as_ptr().add(group * TILE + first);
-                for t in 0..T {
+                for (t, sum) in sums.iter_mut().enumerate() {
                     let total = s.splat(*totals.add(t));
-                    for v in 0..2 {
-                        sums[t][v] = s.mul_add(minimums[v], total, sums[t][v]);
-                    }
+                    *sum = [s.mul_add(minimums[0], total, sum[0]), s.mul_add(minimums[1], total, sum[1])];
                 }
             }
         }
