@@ -2,8 +2,9 @@
 //!
 //! `cargo run --release -p woolly-cpu --example gemv_bandwidth [threads] [kibibytes] [types, comma-separated] [columns]`
 //!
-//! With less memory than the cache holds, it measures arithmetic instead; with 256 KiB or less, that of the exact path. Plain reading and every type stream the same memory (2 MiB pages where the system grants them) in the same process;
+//! Plain reading and every type stream the same memory (2 MiB pages where the system grants them) in the same process;
 //! each piece of about 9 MiB is timed, and the fastest twentieth counts, since other work only ever slows a piece down.
+//! With less memory than the cache holds it measures arithmetic, and with 256 KiB or less that of the exact path.
 
 #![expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
 
@@ -26,7 +27,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |i: usize, default| arguments.get(i).and_then(|text| text.parse().ok()).unwrap_or(default);
     let (most_threads, bytes, columns) =
-        (number(0, woolly_cpu::default_threads()), number(1, 1024) << 20, number(3, 1));
+        (number(0, woolly_cpu::default_threads()), number(1, 1 << 20) << 10, number(3, 1));
     let types = arguments.get(2).map_or("Q4_K,Q5_K,Q6_K,Q8_0,Q4_0,F16,BF16,F32", String::as_str);
     let mut memory = Memory::new(bytes);
     for threads in (1..=most_threads).filter(|&n| n.is_power_of_two() || n == most_threads) {
