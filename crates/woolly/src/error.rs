@@ -23,6 +23,9 @@ pub enum Error {
     /// The processor backend could not be set up.
     #[error(transparent)]
     Cpu(#[from] woolly_cpu::CpuError),
+    /// A model was not quantised.
+    #[error(transparent)]
+    Quantize(#[from] crate::quantize::QuantizeError),
     /// The memory for a session would not fit.
     #[error(
         "a context of {context} tokens needs {} for keys and values and {} for computing, but only {} are available",
@@ -102,6 +105,7 @@ impl Error {
             Self::Text(error) => text_kind(error),
             Self::Engine(error) => engine_kind(error),
             Self::Cpu(_) => ErrorKind::Device,
+            Self::Quantize(error) => error.kind(),
             Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
             Self::ContextTooLong { .. } | Self::TextTooShort { .. } | Self::Read { .. } => ErrorKind::InvalidRequest,
             Self::Cancelled => ErrorKind::Cancelled,
@@ -122,6 +126,7 @@ impl Error {
             Self::Engine(woolly_engine::Error::PromptTooLong { n_prompt, .. }) => {
                 Some(format!("shorten the prompt, or load the model with a context above {n_prompt} tokens"))
             }
+            Self::Quantize(error) => error.hint(),
             Self::Engine(woolly_engine::Error::EmptyPrompt) => Some("give some text to continue".to_owned()),
             _ => kind_hint(self.kind()),
         }

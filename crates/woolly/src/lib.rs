@@ -44,6 +44,7 @@ mod model;
 mod options;
 mod perplexity;
 mod plan;
+pub mod quantize;
 mod session;
 mod summary;
 

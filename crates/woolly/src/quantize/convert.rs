@@ -1,0 +1,211 @@
+//! Converting one tensor after another, in pieces of rows on several threads.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::num::NonZeroUsize;
+use std::slice::{Chunks, ChunksMut};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use woolly_engine::CancelToken;
+use woolly_gguf::TensorInfo;
+use woolly_quant::{CodecError, TensorType};
+
+use super::{OnProgress, Progress, QuantizeError};
+use crate::Error;
+
+/// Weights converted before they are written: at most 16 MiB of output.
+const PIECE: usize = 1 << 22;
+/// Weights that a thread takes at a time; decoded, they stay in its cache.
+const SHARE: usize = 1 << 16;
+
+/// What a whole conversion shares among its tensors.
+pub(super) struct Conversion<'a> {
+    threads: NonZeroUsize,
+    cancel: CancelToken,
+    bytes_total: u64,
+    state: RefCell<State<'a>>,
+}
+
+struct State<'a> {
+    bytes_done: u64,
+    on_progress: Option<OnProgress<'a>>,
+    /// Why it stopped, unless writing failed.
+    failure: Option<Error>,
+}
+
+impl<'a> Conversion<'a> {
+    pub(super) fn new(
+        threads: NonZeroUsize,
+        cancel: CancelToken,
+        on_progress: Option<OnProgress<'a>>,
+        bytes_total: u64,
+    ) -> Self {
+        let state = State { bytes_done: 0, on_progress, failure: None };
+        Self { threads, cancel, bytes_total, state: RefCell::new(state) }
+    }
+
+    /// Takes the reason for which [`write`](Self::write) failed, if it was not the writer's.
+    pub(super) fn failure(&self) -> Option<Error> {
+        self.state.borrow_mut().failure.take()
+    }
+
+    /// Writes the tensor as `to`.
+    pub(super) fn write(&self, info: &TensorInfo, to: TensorType, out: &mut dyn Write) -> io::Result<()> {
+        let rows = Rows::of(info, to).ok_or_else(|| self.stop(partial(info, to).into()))?;
+        let mut converted = Vec::new();
+        for (index, piece) in info.bytes().chunks(rows.per(PIECE) * rows.from_bytes).enumerate() {
+            if self.cancel.is_cancelled() {
+                return Err(self.stop(Error::Cancelled));
+            }
+            let first = index * rows.per(PIECE);
+            if rows.from == to {
+                rows.check(first, piece).map_err(|fault| self.stop(fault.of(info, to).into()))?;
+                out.write_all(piece)?;
+            } else {
+                converted.resize(piece.len() / rows.from_bytes * rows.to_bytes, 0);
+                let done = rows.convert(first, piece, &mut converted, self.threads);
+                done.map_err(|fault| self.stop(fault.of(info, to).into()))?;
+                out.write_all(&converted)?;
+            }
+            self.advance(info, piece.len());
+        }
+        Ok(())
+    }
+
+    /// Remembers why; what the writer is told only ends it.
+    fn stop(&self, failure: Error) -> io::Error {
+        self.state.borrow_mut().failure = Some(failure);
+        io::Error::other("stopped")
+    }
+
+    fn advance(&self, info: &TensorInfo, bytes: usize) {
+        let State { bytes_done, on_progress, .. } = &mut *self.state.borrow_mut();
+        *bytes_done += bytes as u64;
+        if let Some(call) = on_progress {
+            call(&Progress { tensor: info.name(), bytes_done: *bytes_done, bytes_total: self.bytes_total });
+        }
+    }
+}
+
+fn partial(info: &TensorInfo, ty: TensorType) -> QuantizeError {
+    let elements = info.dims().first().map_or(0, |&row| usize::try_from(row).unwrap_or(usize::MAX));
+    QuantizeError::Codec { tensor: info.name().to_owned(), source: CodecError::PartialBlock { ty, elements } }
+}
+
+/// How the rows of a tensor are stored before and after.
+#[derive(Clone, Copy)]
+struct Rows {
+    from: TensorType,
+    to: TensorType,
+    elements: usize,
+    from_bytes: usize,
+    to_bytes: usize,
+}
+
+/// A weight that stops the conversion, and where it is.
+struct Fault {
+    row: usize,
+    elements: usize,
+    cause: CodecError,
+}
+
+/// Shares of a piece that wait for a thread: the number of the share, its blocks before, and room for those after.
+type Shares<'a> = Mutex<std::iter::Enumerate<std::iter::Zip<Chunks<'a, u8>, ChunksMut<'a, u8>>>>;
+
+impl Rows {
+    fn of(info: &TensorInfo, to: TensorType) -> Option<Self> {
+        let elements = usize::try_from(*info.dims().first()?).ok().filter(|&elements| elements > 0)?;
+        let from = info.ty();
+        Some(Self { from, to, elements, from_bytes: from.row_bytes(elements)?, to_bytes: to.row_bytes(elements)? })
+    }
+
+    /// Rows that hold about `weights` weights, at least one.
+    fn per(&self, weights: usize) -> usize {
+        (weights / self.elements).max(1)
+    }
+
+    /// Converts whole rows, of which the first has the number `first`.
+    fn convert(&self, first: usize, blocks: &[u8], out: &mut [u8], threads: NonZeroUsize) -> Result<(), Fault> {
+        let rows = self.per(SHARE);
+        let shares = blocks.chunks(rows * self.from_bytes).zip(out.chunks_mut(rows * self.to_bytes)).enumerate();
+        let (shares, fault): (Shares<'_>, Mutex<Option<Fault>>) = (Mutex::new(shares), Mutex::new(None));
+        let work = || self.take_shares(first, &shares, &fault);
+        thread::scope(|scope| {
+            for _ in 1..threads.get().min(blocks.len().div_ceil(rows * self.from_bytes)) {
+                // Where no thread can be had, the others do its work.
+                let _ = thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        fault.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    /// Converts shares until none is left; of several faults the first in the tensor remains.
+    fn take_shares(&self, first: usize, shares: &Shares<'_>, fault: &Mutex<Option<Fault>>) {
+        let mut values = Vec::new();
+        loop {
+            let next = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((index, (blocks, out))) = next else { return };
+            let row = first + index * self.per(SHARE);
+            if let Err(found) = self.convert_share(row, blocks, out, &mut values) {
+                let mut fault = fault.lock().unwrap_or_else(PoisonError::into_inner);
+                if fault.as_ref().is_none_or(|other| found.row < other.row) {
+                    *fault = Some(found);
+                }
+            }
+        }
+    }
+
+    fn convert_share(&self, row: usize, blocks: &[u8], out: &mut [u8], values: &mut Vec<f32>) -> Result<(), Fault> {
+        let fault = |cause| Fault { row, elements: self.elements, cause };
+        self.decode(blocks, values).map_err(fault)?;
+        self.to.encode(values, out).map_err(fault)
+    }
+
+    /// Decodes whole rows, which must be finite.
+    fn decode(&self, blocks: &[u8], values: &mut Vec<f32>) -> Result<(), CodecError> {
+        values.resize(blocks.len() / self.from_bytes * self.elements, 0.0);
+        self.from.decode(blocks, values)?;
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(index) => Err(not_finite(self.to, index, values)),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that rows of a float type, which are not converted, are finite.
+    fn check(&self, first: usize, blocks: &[u8]) -> Result<(), Fault> {
+        use TensorType as T;
+        if !matches!(self.from, T::F32 | T::F16 | T::BF16) {
+            return Ok(());
+        }
+        let rows = self.per(SHARE);
+        let mut values = Vec::new();
+        let mut shares = blocks.chunks(rows * self.from_bytes).enumerate();
+        shares.try_for_each(|(index, share)| {
+            let fault = |cause| Fault { row: first + index * rows, elements: self.elements, cause };
+            self.decode(share, &mut values).map_err(fault)
+        })
+    }
+}
+
+fn not_finite(ty: TensorType, index: usize, values: &[f32]) -> CodecError {
+    CodecError::OutOfRange { ty, index, value: values.get(index).copied().unwrap_or(f32::NAN), limit: f32::MAX }
+}
+
+impl Fault {
+    fn of(self, info: &TensorInfo, to: TensorType) -> QuantizeError {
+        let tensor = info.name().to_owned();
+        match self.cause {
+            CodecError::OutOfRange { index, value, limit, .. } => {
+                let (row, column) = ((self.row + index / self.elements) as u64, (index % self.elements) as u64);
+                if value.is_finite() {
+                    QuantizeError::TooLarge { tensor, row, column, value, ty: to, limit }
+                } else {
+                    QuantizeError::NotFinite { tensor, row, column, value }
+                }
+            }
+            source => QuantizeError::Codec { tensor, source },
+        }
+    }
+}

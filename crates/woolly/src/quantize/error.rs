@@ -1,0 +1,146 @@
+//! Why a model was not quantised.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use woolly_quant::{CodecError, TensorType};
+
+use crate::ErrorKind;
+
+/// What makes no sense to quantise, or cannot be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuantizeError {
+    /// The output would replace the file that is being read.
+    #[error("the output {} is the input", path.display())]
+    OntoInput {
+        /// The output, as given.
+        path: PathBuf,
+    },
+    /// The output exists and is not to be replaced.
+    #[error("the output {} exists", path.display())]
+    Exists {
+        /// The output, as given.
+        path: PathBuf,
+    },
+    /// A weight that is quantised already would be quantised again.
+    #[error("{tensor} is {from} already; making {to} of it loses more than quantising the original would")]
+    Requantize {
+        /// The first such tensor.
+        tensor: String,
+        /// Its type.
+        from: TensorType,
+        /// The type it was to get.
+        to: TensorType,
+    },
+    /// A type that gives poor results without an importance matrix.
+    #[error("{tensor} would become {ty}, which needs an importance matrix to be of use")]
+    NeedsImportance {
+        /// The first such tensor.
+        tensor: String,
+        /// The type it was to get.
+        ty: TensorType,
+    },
+    /// A type that weights cannot have.
+    #[error("{tensor} cannot become {ty}, which is no type for weights")]
+    NotForWeights {
+        /// The first such tensor.
+        tensor: String,
+        /// The type it was to get.
+        ty: TensorType,
+    },
+    /// A pattern that is no regular expression, or is without a type.
+    #[error("`{text}` is no PATTERN=TYPE: {why}")]
+    Pattern {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A pattern that changes nothing, most likely a mistake.
+    #[error("`{pattern}` matches no tensor that is quantised")]
+    NoMatch {
+        /// The pattern.
+        pattern: String,
+    },
+    /// A range of layers that the model does not have, or that is empty.
+    #[error("layers {} to {} (exclusive) are none of a model with {layers} layers", range.start, range.end)]
+    LayerRange {
+        /// The range, counted from 0.
+        range: Range<usize>,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// Two ranges with a layer in common.
+    #[error("layer {layer} is in two ranges of the configuration")]
+    LayerTwice {
+        /// The layer, counted from 0.
+        layer: usize,
+    },
+    /// A weight is infinite or not a number.
+    #[error("{tensor} holds {value} in row {row}, column {column}: the model is damaged")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// Row, counted from 0 through all matrices of the tensor.
+        row: u64,
+        /// Column, counted from 0.
+        column: u64,
+        /// The weight.
+        value: f32,
+    },
+    /// A weight is too large for its new type.
+    #[error("{tensor} holds {value} in row {row}, column {column}, but {ty} holds at most {limit}")]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// Row, counted from 0 through all matrices of the tensor.
+        row: u64,
+        /// Column, counted from 0.
+        column: u64,
+        /// The weight.
+        value: f32,
+        /// The type it was to get.
+        ty: TensorType,
+        /// The largest magnitude that the type can hold.
+        limit: f32,
+    },
+    /// The blocks of a tensor could not be read or made.
+    #[error("{tensor}: {source}")]
+    Codec {
+        /// The tensor.
+        tensor: String,
+        /// What the codec says.
+        source: CodecError,
+    },
+}
+
+impl QuantizeError {
+    /// Returns what kind of failure this is.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFinite { .. } | Self::Codec { .. } => ErrorKind::InvalidModel,
+            _ => ErrorKind::InvalidRequest,
+        }
+    }
+
+    /// Returns what to do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::OntoInput { .. } => "name another file",
+            Self::Exists { .. } => "name another file, or allow to overwrite it (--force)",
+            Self::Requantize { .. } => {
+                "quantise the F32, F16 or BF16 file of the model, or allow it (--allow-requantize)"
+            }
+            Self::NeedsImportance { .. } => "use a type of 3 bits or more, or allow it (--without-imatrix)",
+            Self::NotForWeights { .. } => "use a type such as Q4_K, Q6_K, Q8_0, F16 or F32",
+            Self::Pattern { .. } | Self::NoMatch { .. } => {
+                "write, for example, attn_v=q6_K; `woolly show --tensors` lists names"
+            }
+            Self::LayerRange { .. } | Self::LayerTwice { .. } => "count layers from 0, each at most once",
+            Self::NotFinite { .. } | Self::Codec { .. } => "download or convert the model again",
+            Self::TooLarge { .. } => "use BF16 or F32 for this tensor",
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,0 +1,185 @@
+//! Making smaller files of models: [`quantize`] gives every weight another tensor type and writes a new file.
+//!
+//! ```no_run
+//! use woolly::GGUFLoader;
+//! use woolly::quantize::{QuantType, QuantizeOptions, quantize};
+//!
+//! # fn main() -> Result<(), woolly::Error> {
+//! let input = GGUFLoader::open("model-f16.gguf")?;
+//! let report = quantize(&input, "model-q4_k_m.gguf", QuantizeOptions::new(QuantType::Q4_K_M))?;
+//! println!("{:.2} bits a weight", report.bits_per_weight());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The model need not be one that can be run. Weights pass through in pieces, so that memory does not grow with the
+//! model, and the file appears under its name only when it is complete. Importance matrices are not read; types that are
+//! of no use without one are refused unless asked for.
+
+mod convert;
+mod error;
+mod layers;
+mod overrides;
+mod plan;
+mod report;
+
+use std::fmt;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Instant;
+
+use woolly_engine::CancelToken;
+use woolly_gguf::{GGUFLoader, GGUFWriter, TensorSource};
+use woolly_quant::TensorType;
+
+use crate::Error;
+
+use convert::Conversion;
+use plan::Plan;
+
+pub use error::QuantizeError;
+pub use layers::{QuantizationConfig, Target};
+pub use overrides::TypeOverride;
+pub use report::{Report, TensorReport};
+pub use woolly_model::mix::{Mix as QuantType, UnknownMix as UnknownQuantType};
+
+/// The version of the block layouts, as in every current file.
+const QUANTIZATION_VERSION: u32 = 2;
+
+/// What is called after each piece of a tensor.
+pub type OnProgress<'a> = Box<dyn FnMut(&Progress<'_>) + 'a>;
+
+/// How far [`quantize`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress<'a> {
+    /// The tensor at which it is.
+    pub tensor: &'a str,
+    /// Bytes of the input's tensors that are done.
+    pub bytes_done: u64,
+    /// Bytes of all of the input's tensors.
+    pub bytes_total: u64,
+}
+
+/// What [`quantize`] makes of a model; begin with [`new`](Self::new) and set what differs.
+pub struct QuantizeOptions<'a> {
+    /// The types of the weights.
+    pub target: Target,
+    /// Types of weights by name, over those of the target; the first that matches counts.
+    pub overrides: Vec<TypeOverride>,
+    /// Type of `output.weight`, or of the embeddings of a model that has none.
+    pub output_type: Option<TensorType>,
+    /// Type of `token_embd.weight`.
+    pub embedding_type: Option<TensorType>,
+    /// Leaves `output.weight` as it is.
+    pub keep_output: bool,
+    /// Gives every weight the mix's usual type, without its rules for the more important ones.
+    pub pure: bool,
+    /// Allows to change weights that are quantised already, at a loss over quantising the original.
+    pub allow_requantize: bool,
+    /// Allows types that are of little use without an importance matrix.
+    pub without_importance: bool,
+    /// Threads to compute with; `None`, the default, takes as many as the machine runs at once.
+    pub threads: Option<NonZeroUsize>,
+    /// Decides and checks everything but reads no weight and writes nothing.
+    pub dry_run: bool,
+    /// Replaces a file that exists.
+    pub overwrite: bool,
+    /// Called after each piece of a tensor.
+    pub on_progress: Option<OnProgress<'a>>,
+    /// Stops the work from another thread; nothing is left behind then.
+    pub cancel: CancelToken,
+}
+
+impl QuantizeOptions<'_> {
+    /// Makes options that give weights the types of `target`, a [`QuantType`] or a [`QuantizationConfig`].
+    pub fn new(target: impl Into<Target>) -> Self {
+        Self {
+            target: target.into(),
+            overrides: Vec::new(),
+            output_type: None,
+            embedding_type: None,
+            keep_output: false,
+            pure: false,
+            allow_requantize: false,
+            without_importance: false,
+            threads: None,
+            dry_run: false,
+            overwrite: false,
+            on_progress: None,
+            cancel: CancelToken::new(),
+        }
+    }
+}
+
+impl fmt::Debug for QuantizeOptions<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuantizeOptions")
+            .field("target", &self.target)
+            .field("overrides", &self.overrides)
+            .field("dry_run", &self.dry_run)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Writes the model of `input` to `output` with the types that `options` ask for.
+///
+/// Metadata and the order of tensors stay, except for `general.file_type`, `general.quantization_version` and the keys
+/// `split.*`: several files become one. Norms, biases, routers and other small tensors keep their type, and rows that
+/// are no whole number of blocks get a type that fits, see
+/// [`fitting_type`](woolly_model::mix::fitting_type).
+///
+/// # Errors
+/// [`Error::Quantize`] for what makes no sense, before anything is written, and for weights that are not finite or too
+/// large; [`Error::File`] when reading or writing fails; [`Error::Cancelled`]. `output` is then as it was before.
+pub fn quantize(
+    input: &GGUFLoader,
+    output: impl AsRef<Path>,
+    mut options: QuantizeOptions<'_>,
+) -> Result<Report, Error> {
+    let begun = Instant::now();
+    let output = output.as_ref();
+    let plan = Plan::new(input, &options)?;
+    if !options.dry_run {
+        check_output(input, output, options.overwrite)?;
+    }
+    let mut report = Report::new(input, &plan);
+    if !options.dry_run {
+        let threads = options.threads.or_else(|| std::thread::available_parallelism().ok());
+        let conversion = Conversion::new(
+            threads.unwrap_or(NonZeroUsize::MIN),
+            options.cancel.clone(),
+            options.on_progress.take(),
+            report.bytes_before,
+        );
+        report.file_bytes = Some(write(input, output, &plan, &conversion)?);
+    }
+    report.time = begun.elapsed();
+    Ok(report)
+}
+
+fn write(input: &GGUFLoader, output: &Path, plan: &Plan, conversion: &Conversion<'_>) -> Result<u64, Error> {
+    let mut writer = GGUFWriter::new();
+    writer.extend(input.metadata());
+    writer.set("general.file_type", plan.file_type.file_type());
+    writer.set("general.quantization_version", QUANTIZATION_VERSION);
+    for (info, &ty) in input.tensors().iter().zip(&plan.types) {
+        let source = TensorSource::stream(move |out| conversion.write(info, ty, out));
+        writer.tensor(info.name(), info.dims(), ty, source);
+    }
+    let written = writer.write_file(output);
+    drop(writer);
+    // What stopped the conversion says more than that writing did not succeed.
+    written.map_err(|error| conversion.failure().unwrap_or_else(|| error.into()))
+}
+
+fn check_output(input: &GGUFLoader, output: &Path, overwrite: bool) -> Result<(), QuantizeError> {
+    let Ok(there) = fs::canonicalize(output) else { return Ok(()) };
+    let is_input = input.paths().any(|path| fs::canonicalize(path).is_ok_and(|path| path == there));
+    match () {
+        () if is_input => Err(QuantizeError::OntoInput { path: output.to_owned() }),
+        () if !overwrite => Err(QuantizeError::Exists { path: output.to_owned() }),
+        () => Ok(()),
+    }
+}
