@@ -1,7 +1,5 @@
 //! The one error type of this crate: what happened, of which kind, and what to do.
 
-use std::path::PathBuf;
-
 use woolly_tensor::BackendError;
 
 /// Anything that can go wrong between a path and an answer.
@@ -62,14 +60,6 @@ pub enum Error {
     /// The answer was stopped from outside before it was complete.
     #[error("cancelled")]
     Cancelled,
-    /// A text file could not be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's answer.
-        source: std::io::Error,
-    },
 }
 
 /// What a caller may want to distinguish, stable where the variants of [`Error`] are not.
@@ -107,7 +97,7 @@ impl Error {
             Self::Cpu(_) => ErrorKind::Device,
             Self::Quantize(error) => error.kind(),
             Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
-            Self::ContextTooLong { .. } | Self::TextTooShort { .. } | Self::Read { .. } => ErrorKind::InvalidRequest,
+            Self::ContextTooLong { .. } | Self::TextTooShort { .. } => ErrorKind::InvalidRequest,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }
