@@ -1,7 +1,5 @@
 //! Mixes: the recorded choices of llama.cpp for real models, files that it made, and each rule on models made up here.
 
-#![expect(clippy::print_stdout, reason = "how much was compared is what a reader of a test run looks for")]
-
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs;
 use std::path::Path;

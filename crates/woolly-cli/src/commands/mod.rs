@@ -21,4 +21,4 @@ macro_rules! commands {
     };
 }
 
-commands! { run => Run, show => Show, tokenize => Tokenize, perplexity => Perplexity }
+commands! { run => Run, show => Show, tokenize => Tokenize, perplexity => Perplexity, quantize => Quantize }

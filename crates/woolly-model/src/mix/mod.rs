@@ -1,7 +1,8 @@
 //! Quantisation mixes: which tensor type each weight of a model gets under a name such as `Q4_K_M`.
 //!
-//! The rules are those of llama.cpp, so that a file made here has the types that its name promises everywhere. They look
-//! at names, shapes and a few hyper-parameters only: no weight is read, and the model need not be one that can be run.
+//! The rules are those of llama.cpp, so that a file made here has the types that its name promises everywhere. They
+//! look at names, shapes and a few hyper-parameters only: no weight is read, and the model need not be one that can be
+//! run.
 
 mod category;
 mod facts;

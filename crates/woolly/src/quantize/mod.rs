@@ -13,8 +13,8 @@
 //! ```
 //!
 //! The model need not be one that can be run. Weights pass through in pieces, so that memory does not grow with the
-//! model, and the file appears under its name only when it is complete. Importance matrices are not read; types that are
-//! of no use without one are refused unless asked for.
+//! model, and the file appears under its name only when it is complete. Importance matrices are not read; types that
+//! are of no use without one are refused unless asked for.
 
 mod convert;
 mod error;

@@ -1,0 +1,121 @@
+//! `woolly quantize`, from outside.
+
+#[path = "../../woolly/tests/fixture/mod.rs"]
+mod fixture;
+mod support;
+
+use std::fs;
+
+use fixture::Fixture;
+use support::{Run, woolly};
+
+struct Bench {
+    dir: tempfile::TempDir,
+    input: String,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let input = Fixture::default().write(dir.path()).display().to_string();
+        Self { dir, input }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// Runs with the output `out.gguf`.
+    fn run(&self, flags: &[&str], rest: &[&str]) -> Run {
+        woolly(&[&["quantize"], flags, &[&self.input, &self.path("out.gguf")], rest].concat())
+    }
+}
+
+#[test]
+fn what_is_written_can_be_shown_and_run() {
+    let bench = Bench::new();
+    let text = bench.run(&[], &["Q8_0", "2"]).success();
+    assert!(text.starts_with("Q8_0: ") && text.contains("bits per weight"), "{text}");
+    let shown = woolly(&["show", &bench.path("out.gguf"), "--json", "--tensors"]).json();
+    let tensors = shown["tensors"].as_array().expect("a list");
+    assert!(tensors.iter().all(|t| t["type"] == if t["dims"][1].is_null() { "F32" } else { "Q8_0" }), "{shown}");
+    // The successor of each letter is the next, whatever the type of the weights.
+    let answer =
+        woolly(&["run", &bench.path("out.gguf"), "abc", "-n", "4", "--temp", "0", "--no-conversation"]).success();
+    assert!(answer.contains("defg"), "{answer}");
+}
+
+#[test]
+fn flags_are_those_of_llama_cpp() {
+    let bench = Bench::new();
+    let flags =
+        ["--output-tensor-type", "q8_0", "--token-embedding-type", "f16", "--tensor-type", "attn_v=q5_1", "--pure"];
+    let object = bench.run(&[&flags[..], &["--json"]].concat(), &["q4_0"]).json();
+    let to = |name: &str| {
+        let tensors = object["tensors"].as_array().expect("a list");
+        tensors.iter().find(|tensor| tensor["name"] == name).expect(name)["to"].clone()
+    };
+    let expected = [
+        ("output.weight", "Q8_0"),
+        ("token_embd.weight", "F16"),
+        ("blk.0.attn_v.weight", "Q5_1"),
+        ("blk.0.attn_q.weight", "Q4_0"),
+        ("output_norm.weight", "F32"),
+    ];
+    for (name, ty) in expected {
+        assert_eq!(to(name), ty, "{name}");
+    }
+    let size = fs::metadata(bench.path("out.gguf")).expect("the file").len();
+    assert_eq!((&object["type"], &object["file_bytes"]), (&"Q4_0".into(), &size.into()));
+    assert_eq!(bench.run(&["--force", "--leave-output-tensor"], &["Q4_0"]).code, Some(0));
+}
+
+#[test]
+fn a_dry_run_lists_types_and_writes_nothing() {
+    let bench = Bench::new();
+    for rest in [&["Q4_K_M"][..], &["Q4_K_M", "1"]] {
+        let text = woolly(&[&["quantize", "--dry-run", &bench.input], rest].concat()).success();
+        assert!(text.contains("F32     -> Q5_0") && text.contains("blk.0.ffn_down.weight"), "{text}");
+        assert!(text.contains("nothing written"), "{text}");
+    }
+    assert_eq!(fs::read_dir(bench.dir.path()).expect("listable").count(), 1);
+}
+
+#[test]
+fn refusals_say_why_and_what_to_do() {
+    let bench = Bench::new();
+    let input = bench.input.as_str();
+    let there = bench.path("there.gguf");
+    fs::write(&there, "precious").expect("written");
+    let cases: [(&[&str], &str); 8] = [
+        (&[input, &there, "Q4_0"], "--force"),
+        (&[input, input, "Q4_0"], "is the input"),
+        (&[input, "Q4_0"], "no file to write"),
+        (&[input, &there, "Q4_K_XL"], "Q4_K_M"),
+        (&[input, &there, "Q4_0", "many"], "`many`"),
+        (&["--force", input, &there, "IQ2_XXS"], "--without-imatrix"),
+        (&["--force", "--tensor-type", "sheep=q4_0", input, &there, "Q4_0"], "sheep"),
+        (&["--tensor-type", "attn_v", input, &there, "Q4_0"], "PATTERN=TYPE"),
+    ];
+    for (arguments, part) in cases {
+        let run = woolly(&[&["quantize"], arguments].concat());
+        assert_eq!(run.code, Some(2), "{arguments:?}: {}", run.stderr);
+        assert!(run.stderr.contains(part), "{arguments:?}: {}", run.stderr);
+    }
+    assert_eq!(fs::read_to_string(&there).expect("readable"), "precious");
+    let absent = woolly(&["quantize", "absent.gguf", &there, "Q4_0"]);
+    assert_eq!((absent.code, absent.stderr.contains("absent.gguf")), (Some(3), true));
+}
+
+#[test]
+fn quantised_files_are_quantised_again_only_on_request() {
+    let bench = Bench::new();
+    bench.run(&["--quiet"], &["Q8_0"]).success();
+    let again = |flags: &[&str]| {
+        let (from, to) = (bench.path("out.gguf"), bench.path("again.gguf"));
+        woolly(&[&["quantize"], flags, &[from.as_str(), &to, "Q4_0"]].concat())
+    };
+    let refused = again(&[]);
+    assert_eq!((refused.code, refused.stderr.contains("--allow-requantize")), (Some(2), true), "{}", refused.stderr);
+    again(&["--allow-requantize"]).success();
+}
