@@ -46,6 +46,8 @@ pub(crate) struct State {
     pub(crate) values: Vec<f32>,
     /// Scratch: `[n][CHUNK]`.
     scores: Vec<f32>,
+    /// Scratch: the queries, tile after tile, each `[key_length][queries of the tile]`.
+    queries: Vec<f32>,
 }
 
 impl State {
@@ -88,16 +90,17 @@ impl<T: Element> TileKernel for Attend<'_, T> {
 
     #[inline(always)]
     fn run<S: TileSimd>(mut self, s: S) {
+        self.interleave::<S>();
         let Range { start, end } = self.span.positions;
         for base in (start / CHUNK * CHUNK..end).step_by(CHUNK) {
             let chunk = base.max(start)..(base + CHUNK).min(end);
             let n = self.span.visible.len();
             let mut first = 0;
             while first < n {
-                first += match n - first {
-                    8.. if S::ACCUMULATORS >= 16 => self.tile::<S, 8>(s, first, base, &chunk),
-                    4.. => self.tile::<S, 4>(s, first, base, &chunk),
-                    2.. => self.tile::<S, 2>(s, first, base, &chunk),
+                first += match tile_rows::<S>(n - first) {
+                    8 => self.tile::<S, 8>(s, first, base, &chunk),
+                    4 => self.tile::<S, 4>(s, first, base, &chunk),
+                    2 => self.tile::<S, 2>(s, first, base, &chunk),
                     _ => self.tile::<S, 1>(s, first, base, &chunk),
                 };
             }
@@ -105,7 +108,37 @@ impl<T: Element> TileKernel for Attend<'_, T> {
     }
 }
 
+/// Returns how many of the queries that are left make up the next tile; two vectors each stay in registers.
+#[inline(always)]
+fn tile_rows<S: TileSimd>(left: usize) -> usize {
+    match left {
+        8.. if S::ACCUMULATORS >= 16 => 8,
+        4.. => 4,
+        2.. => 2,
+        _ => 1,
+    }
+}
+
 impl<T: Element> Attend<'_, T> {
+    /// Brings the queries of each tile side by side, so that the innermost loop reads one stream.
+    #[inline(always)]
+    fn interleave<S: TileSimd>(&mut self) {
+        let (length, n) = (self.span.layout.key_length, self.span.visible.len());
+        self.state.queries.resize(n * length, 0.0);
+        let mut first = 0;
+        while first < n {
+            let rows = tile_rows::<S>(n - first);
+            let tile = first * length..(first + rows) * length;
+            let (from, to) = (&self.span.queries[tile.clone()], &mut self.state.queries[tile]);
+            for (row, query) in from.chunks_exact(length.max(1)).enumerate() {
+                for (element, &value) in query.iter().enumerate() {
+                    to[element * rows + row] = value;
+                }
+            }
+            first += rows;
+        }
+    }
+
     /// Attends queries `first..first + N` to the positions of `chunk`; returns `N`.
     #[inline(always)]
     fn tile<S: TileSimd, const N: usize>(&mut self, s: S, first: usize, base: usize, chunk: &Range<usize>) -> usize {
@@ -137,7 +170,7 @@ impl<T: Element> Attend<'_, T> {
         let length = self.span.layout.key_length;
         let keys =
             &self.span.head[self.span.blocks[block] as usize * self.span.layout.block..][..length * BLOCK_TOKENS];
-        let queries = &self.span.queries[first * length..(first + N) * length];
+        let queries = &self.state.queries[first * length..(first + N) * length];
         let scores = &mut self.state.scores[first * CHUNK..(first + N) * CHUNK];
         assert!(at + BLOCK_TOKENS <= CHUNK);
         for column in (0..BLOCK_TOKENS).step_by(2 * S::LANES) {
@@ -148,7 +181,7 @@ impl<T: Element> Attend<'_, T> {
                     let key = keys.as_ptr().add(element * BLOCK_TOKENS + column);
                     let k = [T::load(s, key), T::load(s, key.add(S::LANES))];
                     for (n, sum) in sums.iter_mut().enumerate() {
-                        let q = s.splat(*queries.as_ptr().add(n * length + element));
+                        let q = s.splat(*queries.as_ptr().add(element * N + n));
                         *sum = [s.mul_add(k[0], q, sum[0]), s.mul_add(k[1], q, sum[1])];
                     }
                 }
