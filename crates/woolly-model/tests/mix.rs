@@ -7,7 +7,7 @@ use std::path::Path;
 use woolly_gguf::GGUFLoader;
 use woolly_model::mix::{Mix, ModelFacts, TensorFacts};
 use woolly_quant::TensorType;
-use woolly_testdata::{files_ending_in, folder};
+use woolly_testdata::{files_ending_in, folder, skip};
 
 /// Recorded choices: per mix the usual type and the tensors that differ from it.
 ///
@@ -16,6 +16,8 @@ use woolly_testdata::{files_ending_in, folder};
 struct Record {
     facts: ModelFacts,
     mixes: Vec<(Mix, TensorType, BTreeMap<String, TensorType>)>,
+    /// The tensors of the mix that lists the most, as listed.
+    order: Vec<String>,
 }
 
 impl Record {
@@ -23,7 +25,10 @@ impl Record {
         let text = fs::read_to_string(path).expect("readable");
         let (comments, rest): (Vec<&str>, Vec<&str>) =
             text.lines().filter(|line| !line.trim().is_empty()).partition(|line| line.starts_with('#'));
-        let mut record = Self { facts: facts(&comments), mixes: Vec::new() };
+        let mut record = Self { facts: facts(&comments), mixes: Vec::new(), order: Vec::new() };
+        let sections = rest.split(|line| line.starts_with('[')).max_by_key(|section| section.len());
+        let name = |line: &&str| line.split(' ').next().unwrap_or_default().to_owned();
+        record.order = sections.unwrap_or_default().iter().map(name).collect();
         for line in rest {
             let (name, ty) = line.split_once(' ').expect("a name and a type");
             let ty = ty.trim().parse().expect("a tensor type");
@@ -33,6 +38,13 @@ impl Record {
             }
         }
         record
+    }
+
+    /// Whether layers follow each other. llama.cpp's quantiser sorts them, as the mixes do; a record of a model whose
+    /// file has another order was counted in that order.
+    fn is_in_layer_order(&self) -> bool {
+        let layer = |name: &String| name.strip_prefix("blk.")?.split_once('.')?.0.parse::<u32>().ok();
+        self.order.iter().filter_map(layer).is_sorted()
     }
 
     /// Names and dimensions of the tensors.
@@ -78,10 +90,15 @@ fn facts(comments: &[&str]) -> ModelFacts {
 
 #[test]
 fn the_types_are_those_recorded_of_llama_cpp() {
-    let Some(dir) = folder("the_types_are_those_recorded_of_llama_cpp", "gguf/quant-mix") else { return };
+    let test = "the_types_are_those_recorded_of_llama_cpp";
+    let Some(dir) = folder(test, "gguf/quant-mix") else { return };
     let mut compared = 0;
     for path in files_ending_in(&dir, ".schema.txt") {
         let record = Record::read(&path);
+        if !record.is_in_layer_order() {
+            skip(test, &format!("{} is not in the order of layers", path.display()));
+            continue;
+        }
         let tensors = record.tensors();
         let tensors: Vec<TensorFacts<'_>> =
             tensors.iter().map(|(name, dims)| TensorFacts { name, dims, ty: TensorType::F32 }).collect();
