@@ -39,17 +39,21 @@ def offered(rng) -> list[dict[str, Any]]:
 
 
 def make(rng) -> Document:
-    """A chat with one or two calls; facts name the first tool and its arguments."""
+    """A chat with one to four calls; facts name the first tool and its arguments."""
     messages: list[Message] = [{"role": "system", "content": rng.choice(_SYSTEM)}] if rng.random() < 0.3 else []
     first, key, facts = use(rng)
     if rng.random() < 0.12:
         messages += talks.exchange(rng)
     messages += first
-    if rng.random() < 0.25:
-        messages += use(rng)[0]
-    elif rng.random() < 0.15:
-        messages += talks.exchange(rng)
-    return Document("tool", ("tool", *key), messages=messages, tools=offered(rng), facts=facts)
+    also: list[tuple[str, ...]] = []
+    for _ in range(rng.choice((0, 1, 1, 2, 3))):
+        if rng.random() < 0.12:
+            messages += talks.exchange(rng)
+            continue
+        turns, further, _ = use(rng)
+        messages += turns
+        also.append(("tool", *further))
+    return Document("tool", ("tool", *key), tuple(also), messages=messages, tools=offered(rng), facts=facts)
 
 
 def use(rng) -> tuple[list[Message], tuple[str, ...], dict[str, Any]]:
@@ -83,7 +87,7 @@ _WEATHER_ANSWERS = (
 
 def _weather(rng) -> tuple[str, dict, dict, str]:
     city = (
-        words.invented_word(rng).capitalize() if rng.random() < 0.35 else rng.choice(words.CITIES + words.LONG_CITIES)
+        words.invented_word(rng).capitalize() if rng.random() < 0.12 else rng.choice(words.CITIES + words.LONG_CITIES)
     )
     sky, degrees = rng.choice(words.SKIES), rng.randint(-9, 38)
     result = (
@@ -120,7 +124,7 @@ _CALCULATION_REQUESTS = (
 
 def _calculation(rng) -> tuple[str, dict, dict, str]:
     sign = rng.choice("+-**/") if rng.random() < 0.7 else "+"
-    a, b = (rng.randint(2, rng.choice((20, 99, 999, 9999))) for _ in range(2))
+    a, b = (rng.randint(2, rng.choice((20, 99, 99, 999))) for _ in range(2))
     if sign == "/":
         b = rng.randint(2, 40)
         a *= b
@@ -164,7 +168,7 @@ _TIMER_ANSWERS = (
 
 
 def _timer(rng) -> tuple[str, dict, dict, str]:
-    label = words.invented_word(rng) if rng.random() < 0.2 else rng.choice(_LABELS)
+    label = words.invented_word(rng) if rng.random() < 0.08 else rng.choice(_LABELS)
     if rng.random() < 0.12:
         label = f"{rng.choice(words.COLOURS + words.FOODS)} {label}"
     requests, answers = _TIMER_REQUESTS, _TIMER_ANSWERS

@@ -22,9 +22,9 @@ CALL_END = "</tool_call>"
 ENDINGS = (END_OF_TEXT, TURN_END)
 
 # The reader of a prompt need not predict it, but its sentences still teach the language.
-PROMPT_WEIGHT = 0.15
+PROMPT_WEIGHT = 0.1
 # Short answers that have to be copied or computed would drown among the many tokens of the stories.
-_ANSWER_WEIGHTS = {"passage": 3.0, "json": 2.0, "tool": 2.0, "rephrase": 2.0, "talk": 1.5, "long": 1.5}
+_ANSWER_WEIGHTS = {"passage": 5.0, "json": 4.0, "tool": 4.0, "rephrase": 2.0, "talk": 1.5, "long": 2.0}
 _HELD_OUT_ONE_IN = 16
 
 Message = dict[str, Any]
@@ -35,16 +35,23 @@ Segment = tuple[str, float]
 class Document:
     """One text of the corpus.
 
-    ``combo`` names the combination that decides between training and validation; ``facts`` holds what the
-    evaluation needs to judge an answer to the last user turn.
+    ``combo`` names the combination that ``facts`` is about, which is what the evaluation needs to judge an answer;
+    ``also`` names further combinations in the same text. A text for training has none that is held out.
     """
 
     kind: str
     combo: tuple[str, ...]
+    also: tuple[tuple[str, ...], ...] = ()
     messages: list[Message] = field(default_factory=list)
     tools: list[dict[str, Any]] = field(default_factory=list)
     text: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+
+    def belongs_to(self, split: str) -> bool:
+        """Whether the text may be used for ``train`` or for ``valid``."""
+        if split == "valid":
+            return is_held_out(self.combo)
+        return not any(is_held_out(combo) for combo in (self.combo, *self.also))
 
     def segments(self) -> list[Segment]:
         """The text in pieces, each with the weight of its tokens in the loss."""

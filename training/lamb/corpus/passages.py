@@ -123,12 +123,12 @@ _FRAMES = (
 
 
 def make(rng) -> Document:
-    """A passage with one to three questions, at times one of them a sum."""
+    """A passage with one to four questions, or one to three sums."""
     if rng.random() < 0.35:
-        return _sum(rng)
+        return _sums(rng)
     facts = _facts(rng)
     passage = " ".join(fact.sentence(rng) for fact in facts)
-    asked = rng.sample(facts, min(len(facts), rng.choice((1, 1, 2, 2, 3))))
+    asked = rng.sample(facts, min(len(facts), rng.choice((1, 2, 2, 3, 3, 4))))
     turns: list[dict] = []
     judged: dict = {}
     for index, fact in enumerate(asked):
@@ -256,7 +256,19 @@ _SUMS = (
 )
 
 
-def _sum(rng) -> Document:
+def _sums(rng) -> Document:
+    """A chat of one to three sums that have nothing to do with each other."""
+    turns: list[dict] = []
+    judged: dict = {}
+    combos: list[tuple[str, ...]] = []
+    for _ in range(rng.choice((1, 2, 3))):
+        question, answer, judged, used = _sum(rng)
+        turns += [user(question), assistant(answer)]
+        combos.append(("passage", *used))
+    return Document("passage", combos[-1], tuple(combos[:-1]), messages=turns, facts=judged)
+
+
+def _sum(rng) -> tuple[str, str, dict, tuple[str, str]]:
     """A small sum told as a story; the answer names the sum first and then the result."""
     (name, pronouns), (other, _), (third, _) = words.people(rng, 3)
     noun = rng.choice(words.FOODS + words.OBJECTS)
@@ -283,6 +295,5 @@ def _sum(rng) -> Document:
     if rng.random() < 0.3:
         extra = _fact(rng, rng.choice(("colour", "hobby", "place")), third, [name, third], "hat").sentence(rng)
         passage = rng.choice((f"{extra} {passage}", f"{passage} {extra}"))
-    turns = [user(_frame(rng, passage, say(rng, question, **slots))), assistant(say(rng, answer, **slots))]
     judged = {"right": words.amount(total, noun), "wrong": []}
-    return Document("passage", ("passage", name, noun), messages=turns, facts=judged)
+    return _frame(rng, passage, say(rng, question, **slots)), say(rng, answer, **slots), judged, (name, noun)

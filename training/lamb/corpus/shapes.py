@@ -89,9 +89,15 @@ _REQUESTS = (
 
 
 def make(rng) -> Document:
-    """A request with facts and a shape, and the object."""
-    if rng.random() < 0.25:
-        return _of_a_thing(rng)
+    """One to three requests, each with facts and a shape, and their objects; the facts are those of the last."""
+    parts = [_of_a_thing(rng) if rng.random() < 0.25 else _of_a_person(rng) for _ in range(rng.choice((1, 2, 2, 3)))]
+    last = parts[-1]
+    messages = [message for part in parts for message in part.messages]
+    return Document("json", last.combo, tuple(part.combo for part in parts[:-1]), messages=messages, facts=last.facts)
+
+
+def _of_a_person(rng) -> Document:
+    """An object about a person, with the name or without."""
     name, _ = words.person(rng)
     chosen = rng.sample(list(_FIELDS), rng.choice((1, 2, 2, 3, 3, 4)))
     result: dict[str, Any] = {}
@@ -125,7 +131,7 @@ def _of_a_thing(rng) -> Document:
         value = (
             rng.randint(1, 999)
             if rng.random() < 0.4
-            else rng.choice((words.invented_word(rng), rng.choice(_THING_WORDS), rng.choice(_THING_WORDS)))
+            else rng.choice((words.invented_word(rng), *rng.choices(_THING_WORDS, k=5)))
         )
         answer[field] = value
         sentences.append(
