@@ -177,17 +177,15 @@ fn q3_k(blocks: &[u8], piece: &mut Piece) {
 
 /// Sets scales and minimums from the twelve bytes that Q4_K and Q5_K pack eight pairs of 6-bit numbers into.
 ///
-/// Four numbers at a time in a 32-bit integer: this is a third of the time of unpacking when done one by one.
+/// One by one: four at a time in a 32-bit integer halved the speed at 16 rows, for the bytes then go through memory.
 #[inline(always)]
 fn six_bit_pairs(d: f32, minimum: f32, packed: &[u8], piece: &mut Piece) {
-    let word = |at: usize| u32::from_le_bytes([packed[at], packed[at + 1], packed[at + 2], packed[at + 3]]);
-    let (a, b, c) = (word(0), word(4), word(8));
-    let high = |x: u32| (x >> 2) & 0x3030_3030;
-    let scales = [a & 0x3f3f_3f3f, (c & 0x0f0f_0f0f) | high(a)].map(u32::to_le_bytes);
-    let minimums = [b & 0x3f3f_3f3f, ((c >> 4) & 0x0f0f_0f0f) | high(b)].map(u32::to_le_bytes);
-    for (i, (&scale, &low)) in scales.as_flattened().iter().zip(minimums.as_flattened()).enumerate() {
-        piece.scales[i] = d * f32::from(scale);
-        piece.minimums[i] = -(minimum * f32::from(low));
+    for j in 0..4 {
+        let (a, b, c) = (packed[j], packed[j + 4], packed[j + 8]);
+        piece.scales[j] = d * f32::from(a & 63);
+        piece.minimums[j] = -(minimum * f32::from(b & 63));
+        piece.scales[j + 4] = d * f32::from((c & 15) | ((a >> 6) << 4));
+        piece.minimums[j + 4] = -(minimum * f32::from((c >> 4) | ((b >> 6) << 4)));
     }
 }
 
