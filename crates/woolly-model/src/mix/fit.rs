@@ -48,7 +48,7 @@ mod tests {
     #[test]
     fn whatever_is_returned_fits() {
         for &ty in TensorType::ALL {
-            for row in [1, 7, 32, 64, 128, 172, 256, 1 << 40] {
+            for row in [1_u64, 7, 32, 64, 128, 172, 256, 1 << 40] {
                 assert!(row.is_multiple_of(fitting_type(ty, row).block_elements() as u64), "{ty} in rows of {row}");
             }
         }
