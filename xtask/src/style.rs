@@ -3,10 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Places whose job needs `unsafe`: instruction sets and kernels, threads, aligned buffers, the file map.
-const UNSAFE_PLACES: [&str; 6] = [
+/// Places whose job needs `unsafe`: instruction sets and kernels, threads and the splitting of work among them, aligned
+/// buffers, probes of the machine's ceilings, the file map.
+const UNSAFE_PLACES: [&str; 8] = [
     "crates/woolly-cpu/src/isa/",
     "crates/woolly-cpu/src/kernels/",
+    "crates/woolly-cpu/src/backend/",
+    "crates/woolly-cpu/examples/",
     "crates/woolly-cpu/src/pool.rs",
     "crates/woolly-cpu/src/buffer.rs",
     "crates/woolly-cpu/src/topology.rs",

@@ -7,12 +7,12 @@
 use std::fmt;
 use std::ops::Range;
 
-use woolly_quant::half::f32_to_f16;
 use woolly_tensor::{BLOCK_TOKENS, BackendError, CacheSpec, CacheType};
 
-use crate::buffer::{AlignedVec, Zeroed};
+use crate::buffer::AlignedVec;
 use crate::kernels::disjoint::Disjoint;
-use crate::kernels::simd::{MAX_LANES, TileSimd};
+use crate::kernels::element::Element;
+use crate::kernels::simd::MAX_LANES;
 
 /// Keys and values of all layers.
 pub struct CpuCache {
@@ -85,45 +85,6 @@ impl Layout {
     pub(crate) fn of_block(&self, layer: usize, head: usize, block: usize) -> Range<usize> {
         let start = (layer * self.kv_heads + head) * self.head + block * self.block;
         start..start + self.block
-    }
-}
-
-/// A type in which keys and values are stored.
-pub(crate) trait Element: Zeroed + Send + Sync {
-    /// Converts from `f32`, rounding to nearest.
-    fn from_f32(x: f32) -> Self;
-
-    /// Loads a vector and widens it.
-    ///
-    /// # Safety
-    /// `p` must be valid for reading as many elements as a vector has.
-    unsafe fn load<S: TileSimd>(s: S, p: *const Self) -> S::F;
-}
-
-impl Element for f32 {
-    #[inline(always)]
-    fn from_f32(x: f32) -> Self {
-        x
-    }
-
-    #[inline(always)]
-    unsafe fn load<S: TileSimd>(s: S, p: *const Self) -> S::F {
-        // SAFETY: passed on from the caller.
-        unsafe { s.load_at(p) }
-    }
-}
-
-/// Half precision, as bits.
-impl Element for u16 {
-    #[inline(always)]
-    fn from_f32(x: f32) -> Self {
-        f32_to_f16(x)
-    }
-
-    #[inline(always)]
-    unsafe fn load<S: TileSimd>(s: S, p: *const Self) -> S::F {
-        // SAFETY: passed on from the caller.
-        unsafe { s.load_half_at(p) }
     }
 }
 

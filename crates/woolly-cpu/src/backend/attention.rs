@@ -9,10 +9,11 @@ use woolly_tensor::{Attention, BLOCK_TOKENS, BackendError, Batch, Rope, Sequence
 
 use super::linear::{at_least, each_item};
 use super::{Cpu, Lane, MANY_ROWS, NormVector, norm_vector};
-use crate::cache::{CpuCache, Element, Elements, Layout, Shared, store};
+use crate::cache::{CpuCache, Elements, Layout, Shared, store};
 use crate::isa::Level;
 use crate::kernels::attention::{self as kernel, Part, QUERIES, Span};
 use crate::kernels::disjoint::Disjoint;
+use crate::kernels::element::Element;
 use crate::kernels::{norm, rope};
 use crate::tensor::CpuTensor;
 

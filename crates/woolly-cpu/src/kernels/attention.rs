@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use woolly_tensor::BLOCK_TOKENS;
 
-use crate::cache::{Element, Layout};
+use super::element::Element;
+use crate::cache::Layout;
 use crate::isa::Level;
 use crate::kernels::simd::{TileKernel, TileSimd, dispatch, exp, tanh};
 

@@ -3,6 +3,7 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod disjoint;
+pub(crate) mod element;
 pub(crate) mod gemm;
 pub mod gemv;
 pub(crate) mod norm;
