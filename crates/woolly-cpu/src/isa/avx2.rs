@@ -363,13 +363,14 @@ impl Bytes for Avx2 {
 
     #[inline(always)]
     fn scales16(self, from: &[u8; 16], by: f32) -> [__m256; 2] {
-        let wide = |half: usize| {
-            let eight = u64::from_le_bytes(std::array::from_fn(|i| from[8 * half + i]));
-            // SAFETY: `self` proves AVX2.
-            unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_cvtsi64_si128(eight.cast_signed()))) }
-        };
-        // SAFETY: `self` proves AVX2, FMA and F16C.
-        unsafe { [_mm256_mul_ps(wide(0), _mm256_set1_ps(by)), _mm256_mul_ps(wide(1), _mm256_set1_ps(by))] }
+        let (low, high) = (&from[..8], &from[8..]);
+        // SAFETY: eight bytes are readable at both places; `self` proves AVX2.
+        unsafe {
+            let low = _mm256_cvtepi8_epi32(_mm_loadl_epi64(low.as_ptr().cast()));
+            let high = _mm256_cvtepi8_epi32(_mm_loadl_epi64(high.as_ptr().cast()));
+            let by = _mm256_set1_ps(by);
+            [_mm256_mul_ps(_mm256_cvtepi32_ps(low), by), _mm256_mul_ps(_mm256_cvtepi32_ps(high), by)]
+        }
     }
 
     #[inline(always)]
@@ -396,22 +397,18 @@ impl Bytes for Avx2 {
 
     #[inline(always)]
     fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> (__m256i, __m256i) {
+        /// Eight bytes of 1: times `n`, the shuffle that repeats byte `n`.
+        const ONES: i64 = 0x0101_0101_0101_0101;
         let bits = |i: usize| i64::from(i32::from_le_bytes(std::array::from_fn(|b| from[STRIDE * i + OFFSET + b])));
         // SAFETY: `self` proves AVX2.
         unsafe {
             let all = _mm256_setr_epi64x(bits(0), 0, bits(1), 0);
             let flag = _mm256_set1_epi64x(0x8040_2010_0804_0201u64.cast_signed());
-            let part = |first: i64| {
-                let bytes = _mm256_setr_epi64x(
-                    first * 0x0101_0101_0101_0101,
-                    (first + 1) * 0x0101_0101_0101_0101,
-                    first * 0x0101_0101_0101_0101,
-                    (first + 1) * 0x0101_0101_0101_0101,
-                );
-                let set = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, bytes), flag), flag);
-                _mm256_and_si256(set, _mm256_set1_epi8(16))
-            };
-            (part(0), part(2))
+            let low = _mm256_setr_epi64x(0, ONES, 0, ONES);
+            let high = _mm256_setr_epi64x(2 * ONES, 3 * ONES, 2 * ONES, 3 * ONES);
+            let low = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, low), flag), flag);
+            let high = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, high), flag), flag);
+            (_mm256_and_si256(low, _mm256_set1_epi8(16)), _mm256_and_si256(high, _mm256_set1_epi8(16)))
         }
     }
 

@@ -139,7 +139,14 @@ impl<F: Format, O: Operand> Gemv<'_, F, O> {
                 F::step::<S, O, C>(s, &block, x, &mut sums[r]);
             }
         }
-        sums.map(|row| row.map(|lanes| s.sum(lanes)))
+        // A closure handed to `map` need not be inlined, and outside of this function it has no vector instructions.
+        let mut totals = [[0.0; C]; R];
+        for r in 0..R {
+            for c in 0..C {
+                totals[r][c] = s.sum(sums[r][c]);
+            }
+        }
+        totals
     }
 }
 

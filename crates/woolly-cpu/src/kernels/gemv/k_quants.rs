@@ -29,9 +29,10 @@ impl Format for Q4K {
             let nibbles = s.bytes(&w[16 + first..]);
             let (low, high) = (s.and(nibbles, low_mask), s.high_nibbles(nibbles));
             for c in 0..C {
-                let scale = |i| s.spread8(scales[c], 4 * pair + half / 16 + i);
-                sums[c] = s.mul_add(O::dot_u8(s, low, &x[c].0.v[2 * pair], half), scale(0), sums[c]);
-                sums[c] = s.mul_add(O::dot_u8(s, high, &x[c].0.v[2 * pair + 1], half), scale(1), sums[c]);
+                let (even, odd) =
+                    (s.spread8(scales[c], 4 * pair + half / 16), s.spread8(scales[c], 4 * pair + half / 16 + 1));
+                sums[c] = s.mul_add(O::dot_u8(s, low, &x[c].0.v[2 * pair], half), even, sums[c]);
+                sums[c] = s.mul_add(O::dot_u8(s, high, &x[c].0.v[2 * pair + 1], half), odd, sums[c]);
             }
         }
     }
@@ -57,9 +58,9 @@ impl Format for Q5K {
             let low = s.fifth_bits(s.and(nibbles, low_mask), flags, sub_block);
             let high = s.fifth_bits(s.high_nibbles(nibbles), flags, sub_block + 1);
             for c in 0..C {
-                let scale = |i| s.spread8(scales[c], sub_block + i);
-                sums[c] = s.mul_add(O::dot_u8(s, low, &x[c].0.v[2 * pair], half), scale(0), sums[c]);
-                sums[c] = s.mul_add(O::dot_u8(s, high, &x[c].0.v[2 * pair + 1], half), scale(1), sums[c]);
+                let (even, odd) = (s.spread8(scales[c], sub_block), s.spread8(scales[c], sub_block + 1));
+                sums[c] = s.mul_add(O::dot_u8(s, low, &x[c].0.v[2 * pair], half), even, sums[c]);
+                sums[c] = s.mul_add(O::dot_u8(s, high, &x[c].0.v[2 * pair + 1], half), odd, sums[c]);
             }
         }
     }
@@ -84,7 +85,11 @@ fn k_scales<S: Bytes, const C: usize>(
     for (sum, x) in sums.iter_mut().zip(x) {
         *sum = s.sub_mul8(minimums, x.1, *sum);
     }
-    x.map(|x| s.mul8(scales, x.0))
+    let mut own = [scales; C];
+    for (own, x) in own.iter_mut().zip(x) {
+        *own = s.mul8(scales, x.0);
+    }
+    own
 }
 
 impl Format for Q6K {
@@ -100,8 +105,9 @@ impl Format for Q6K {
         let d = s.half([w[208], w[209]]);
         let own = w[192..208].as_array().expect("16 bytes");
         let (own, offsets) = (s.scales16(own, d), s.scales16(own, 32.0 * d));
-        let scales = x.map(|x| s.mul16(own, &x.0.scale));
+        let mut scales = [own; C];
         for c in 0..C {
+            scales[c] = s.mul16(own, &x[c].0.scale);
             sums[c] = s.sub_mul16(offsets, &x[c].0.sum, sums[c]);
         }
         let low_mask = s.splat_byte(15);

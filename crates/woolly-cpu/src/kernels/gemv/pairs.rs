@@ -23,12 +23,13 @@ impl Format for Q2K {
         let (d, dmin) = (s.half([w[80], w[81]]), s.half([w[82], w[83]]));
         let packed = u128::from_le_bytes(*w[..16].as_array().expect("16 bytes"));
         let nibbles = 0x0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f_0f0f;
-        let scales = s.scales16(&(packed & nibbles).to_le_bytes(), d);
+        let own = s.scales16(&(packed & nibbles).to_le_bytes(), d);
         let minimums = s.scales16(&(packed >> 4 & nibbles).to_le_bytes(), dmin);
+        let mut scales = [own; C];
         for c in 0..C {
+            scales[c] = s.mul16(own, &x[c].0.scale);
             sums[c] = s.sub_mul16(minimums, &x[c].0.sum, sums[c]);
         }
-        let scales = x.map(|x| s.mul16(scales, &x.0.scale));
         for half in (0..64).step_by(S::WIDTH) {
             let bytes = s.bytes(&w[16 + half..]);
             for j in 0..4 {
@@ -56,10 +57,11 @@ impl Format for Q3K {
         let own = signed_scales(w[96..108].as_array().expect("12 bytes"));
         // With the third bit as 4, weights are 4 too large; the sums take that off.
         let (own, offsets) = (s.scales16(&own, d), s.scales16(&own, 4.0 * d));
+        let mut scales = [own; C];
         for c in 0..C {
+            scales[c] = s.mul16(own, &x[c].0.scale);
             sums[c] = s.sub_mul16(offsets, &x[c].0.sum, sums[c]);
         }
-        let scales = x.map(|x| s.mul16(own, &x.0.scale));
         let mask = w[..32].as_array().expect("32 bytes");
         for half in (0..64).step_by(S::WIDTH) {
             let bytes = s.bytes(&w[32 + half..]);
