@@ -1,7 +1,7 @@
 //! The same checks on the CPU backend, at every level this processor has.
 //!
-//! Its quantised kernels round activations to 8 bits, as llama.cpp's do. Two ways of doing that differ from the results
-//! by chance, in one model more, in another less: on the average over models and rows ours must not be farther away.
+//! Its quantised kernels round activations to 8 bits, as llama.cpp's do, but not for matrices as small as those of the
+//! published models. No quantised model may be farther from the published results than llama.cpp is.
 
 use std::sync::Arc;
 
@@ -15,10 +15,6 @@ use crate::{batching, generated, golden, hostile, malformed};
 
 /// Sums of these models' sizes in single precision, in any order.
 const SINGLE_PRECISION: f64 = 1e-4;
-
-/// How much farther than llama.cpp one quantised model may be: where both round alike (blocks of 32, as in Q4_0 and Q8_0),
-/// the largest of some ten thousand differences was seen to be up to 1.21 times llama.cpp's and down to 0.93 times.
-const CHANCE: f64 = 1.3;
 
 fn on_every_level(test: &str, check: impl Fn(&Arc<Cpu>)) {
     let mut checked = 0;
@@ -39,10 +35,9 @@ fn cpu_is_no_farther_from_published_results_than_llama_cpp() {
     let test = "cpu_is_no_farther_from_published_results_than_llama_cpp";
     on_every_level(test, |cpu| {
         let ratios = golden::check(test, cpu, bound);
-        let mean = |of: fn(&Distance) -> f64| ratios.iter().map(of).sum::<f64>() / ratios.len().max(1) as f64;
-        let (max, rms) = (mean(|ratio| ratio.max), mean(|ratio| ratio.rms));
-        println!("{}: quantised models are {max:.2} (max), {rms:.2} (rms) as far as llama.cpp", cpu.describe());
-        assert!(max <= 1.0 && rms <= 1.0, "farther from the results than llama.cpp: {max} (max), {rms} (rms)");
+        let worst = |of: fn(&Distance) -> f64| ratios.iter().map(of).fold(0.0, f64::max);
+        let (max, rms) = (worst(|ratio| ratio.max), worst(|ratio| ratio.rms));
+        println!("{}: quantised models are at most {max:.2} (max), {rms:.2} (rms) as far as llama.cpp", cpu.describe());
     });
 }
 
@@ -50,8 +45,7 @@ fn bound(golden: &Golden, storage: Storage) -> Distance {
     let Distance { max, rms } = golden.peer;
     match storage {
         Storage::Single => Distance { max: max.max(SINGLE_PRECISION), rms: rms.max(SINGLE_PRECISION) },
-        Storage::Half => golden.peer,
-        Storage::Quantised => Distance { max: CHANCE * max, rms: CHANCE * rms },
+        Storage::Half | Storage::Quantised => golden.peer,
     }
 }
 

@@ -173,7 +173,24 @@ pub fn projections<B: Backend>(backend: &B, tolerance: Tolerance) {
             assert_close(&case, &product.compute(backend), &want, &product.bounds(tolerance));
         }
     }
+    large_projections(backend, tolerance);
     fused_projections(backend);
+}
+
+/// Checks products with half a mebibyte of weights: a backend may treat small matrices in another way.
+fn large_projections<B: Backend>(backend: &B, tolerance: Tolerance) {
+    let mut random = Random::new(7);
+    for ty in weight_types().filter(|ty| ty.block_elements() > 1) {
+        let columns = 2048;
+        let outputs = (512 << 10) / ty.row_bytes(columns).expect("whole blocks") + 5;
+        let mut product = Product::new(&mut random, ty, columns, outputs, 1);
+        for rows in [1, 3, 17] {
+            product.x = random.values(rows * columns);
+            let case = format!("{ty}: {rows} x {columns} times {columns} x {outputs}");
+            let want = product.compute(&Reference::new());
+            assert_close(&case, &product.compute(backend), &want, &product.bounds(tolerance));
+        }
+    }
 }
 
 /// Checks norm, bias and accumulation around several products of one input, against the same done separately.
