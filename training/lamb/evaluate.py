@@ -48,7 +48,7 @@ def _before_answer(made: Document) -> list[dict]:
     """For a tool call all before the call, otherwise all but the last answer."""
     if made.kind != "tool":
         return made.messages[:-1]
-    first = next(index for index, message in enumerate(made.messages) if message["role"] == "assistant")
+    first = next(index for index, message in enumerate(made.messages) if message.get("tool_calls"))
     return made.messages[:first]
 
 
