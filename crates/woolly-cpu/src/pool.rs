@@ -221,8 +221,13 @@ impl Shared {
         let changed = || self.generation.0.load(Ordering::SeqCst) != seen;
         let sleeping = &self.sleeping[index - 1].0;
         if !spin(changed) {
-            sleeping.store(true, Ordering::SeqCst);
-            while !changed() {
+            // Raised again before every look: a caller that was interrupted inside `announce` may lower the flag long after
+            // this worker has finished that task.
+            loop {
+                sleeping.store(true, Ordering::SeqCst);
+                if changed() {
+                    break;
+                }
                 thread::park();
             }
             sleeping.store(false, Ordering::SeqCst);
