@@ -72,3 +72,8 @@ pub mod prelude {
         Session, Stream,
     };
 }
+
+/// The example of the repository's README, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
