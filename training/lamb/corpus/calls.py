@@ -87,7 +87,7 @@ _WEATHER_ANSWERS = (
 
 def _weather(rng) -> tuple[str, dict, dict, str]:
     city = (
-        words.invented_word(rng).capitalize() if rng.random() < 0.12 else rng.choice(words.CITIES + words.LONG_CITIES)
+        words.invented_word(rng).capitalize() if rng.random() < 0.06 else rng.choice(words.CITIES + words.LONG_CITIES)
     )
     sky, degrees = rng.choice(words.SKIES), rng.randint(-9, 38)
     result = (
@@ -124,7 +124,7 @@ _CALCULATION_REQUESTS = (
 
 def _calculation(rng) -> tuple[str, dict, dict, str]:
     sign = rng.choice("+-**/") if rng.random() < 0.7 else "+"
-    a, b = (rng.randint(2, rng.choice((20, 99, 99, 999))) for _ in range(2))
+    a, b = (rng.randint(2, rng.choice((20, 99, 99, 99, 999))) for _ in range(2))
     if sign == "/":
         b = rng.randint(2, 40)
         a *= b
@@ -168,7 +168,7 @@ _TIMER_ANSWERS = (
 
 
 def _timer(rng) -> tuple[str, dict, dict, str]:
-    label = words.invented_word(rng) if rng.random() < 0.08 else rng.choice(_LABELS)
+    label = words.invented_word(rng) if rng.random() < 0.04 else rng.choice(_LABELS)
     if rng.random() < 0.12:
         label = f"{rng.choice(words.COLOURS + words.FOODS)} {label}"
     requests, answers = _TIMER_REQUESTS, _TIMER_ANSWERS

@@ -152,9 +152,9 @@ def invented_word(rng) -> str:
 
 
 def person(rng) -> tuple[str, Pronouns]:
-    """A name with its pronouns; one in twelve is an invented name."""
+    """A name with its pronouns; one in thirty is an invented name."""
     female = rng.random() < 0.5
-    name = invented_word(rng).capitalize() if rng.random() < 0.08 else rng.choice(GIRLS if female else BOYS)
+    name = invented_word(rng).capitalize() if rng.random() < 0.03 else rng.choice(GIRLS if female else BOYS)
     return name, SHE if female else HE
 
 

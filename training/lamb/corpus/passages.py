@@ -139,7 +139,7 @@ def make(rng) -> Document:
 
 def _facts(rng) -> list[Fact]:
     """Three to six facts; of one sort about several people (to be told apart) or of several sorts."""
-    names = [name for name, _ in words.people(rng, rng.choice((2, 2, 3, 3, 4)))]
+    names = [name for name, _ in words.people(rng, rng.choice((2, 2, 2, 3)))]
     shared = rng.choice(words.OBJECTS)
     sorts = rng.choice((["colour"], ["colour"], ["count"], ["pet"], ["place"], list(_SENTENCES), list(_SENTENCES)))
     facts: dict[tuple[str, str, str], Fact] = {}
@@ -168,14 +168,14 @@ def _fact(rng, sort: str, name: str, names: list[str], shared: str) -> Fact:
     if sort == "colour":
         return Fact(sort, name, thing, rng.choice(words.COLOURS))
     if sort == "count":
-        return Fact(sort, name, rng.choice(words.FOODS + words.OBJECTS), str(rng.randint(2, 20)))
+        return Fact(sort, name, rng.choice(words.FOODS + words.OBJECTS), str(rng.randint(2, 12)))
     if sort == "place":
         place = rng.choice(list(words.PLACES))
         return Fact(sort, name, "", f"{words.PLACES[place]} the {place}")
     if sort == "pet":
         pet = (
             words.invented_word(rng).capitalize()
-            if rng.random() < 0.4
+            if rng.random() < 0.08
             else rng.choice(("Bella", "Rex", "Coco", "Luna", "Max", "Mimi", "Bobo", "Fluffy", "Spot", "Toby"))
         )
         return Fact(sort, name, rng.choice("dog cat pony rabbit hamster parrot goat".split()), pet)
@@ -273,7 +273,7 @@ def _sum(rng) -> tuple[str, str, dict, tuple[str, str]]:
     (name, pronouns), (other, _), (third, _) = words.people(rng, 3)
     noun = rng.choice(words.FOODS + words.OBJECTS)
     story, question, sign, answer = rng.choice(_SUMS)
-    a, b = rng.randint(1, 12), rng.randint(1, 10)
+    a, b = rng.randint(1, 10), rng.randint(1, 9)
     if sign == "-":
         a, b = max(a, b) + 1, min(a, b)
     total = a + b if sign == "+" else a - b

@@ -43,14 +43,14 @@ def make(rng) -> Document:
 
 
 def _wish(rng) -> Wish:
-    hero = words.invented_word(rng) if rng.random() < 0.06 else rng.choice(_HEROES)
-    place = words.invented_word(rng) if rng.random() < 0.06 else rng.choice(_PLACES)
+    hero = words.invented_word(rng) if rng.random() < 0.02 else rng.choice(_HEROES)
+    place = words.invented_word(rng) if rng.random() < 0.02 else rng.choice(_PLACES)
     pronouns = words.SHE if hero in _FEMALE or (hero not in _MALE and rng.random() < 0.5) else words.HE
     name = ""
     if rng.random() < 0.3:
         name = rng.choice(words.GIRLS if pronouns is words.SHE else words.BOYS)
         name = words.invented_word(rng).capitalize() if rng.random() < 0.1 else name
-    given = rng.choices((("hero", "place"), ("hero",), ("place",), ()), weights=(78, 14, 4, 4))[0]
+    given = rng.choices((("hero", "place"), ("hero",), ("place",), ()), weights=(76, 12, 4, 8))[0]
     asked = set(given)
     for part, chance in (
         ("thing", 0.4 if given else 0),
@@ -190,6 +190,8 @@ _REQUESTS: dict[frozenset[str], tuple[str, ...]] = {
         "[What happened|Tell me what happened] {where}?",
     ),
     frozenset(): (
+        "once upon a time[|,|.|...]",
+        "once upon a time[ there was|, there was|...]",
         _TELL + " {a_story}{mark}",
         "{a_story}, please.",
         "[Another story|One more story|Another one|One more], please[.|!]",
