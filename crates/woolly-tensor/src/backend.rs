@@ -6,7 +6,7 @@
 
 use crate::{BackendError, Batch, WeightSource};
 
-/// A device that runs models; see the module for the execution model and [`crate::conformance`] for what it must pass.
+/// A device that runs models; see the module for the execution model and [`mod@crate::conformance`] for what it must pass.
 pub trait Backend: Send + Sync + Sized + 'static {
     /// A matrix of `f32` activations with a fixed column count and up to a fixed number of rows.
     type Tensor: Send;

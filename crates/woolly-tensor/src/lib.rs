@@ -2,7 +2,7 @@
 //!
 //! [`Backend`] is the list of operations model code is written in: mostly fused, called eagerly, on opaque tensor
 //! handles. [`Reference`] implements them all in plain scalar Rust with `f64` accumulation; it is slow and is the oracle
-//! of [`conformance`], the suite that every backend instantiates. This crate knows no file format, no architecture and
+//! of [`mod@conformance`], the suite that every backend instantiates. This crate knows no file format, no architecture and
 //! no instruction set.
 
 #![forbid(unsafe_code)]
