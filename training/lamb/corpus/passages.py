@@ -128,7 +128,7 @@ def make(rng) -> Document:
         return _sums(rng)
     facts = _facts(rng)
     passage = " ".join(fact.sentence(rng) for fact in facts)
-    asked = rng.sample(facts, min(len(facts), rng.choice((1, 2, 2, 3, 3, 4))))
+    asked = rng.sample(facts, min(len(facts), rng.choice((1, 2, 3, 3, 4))))
     turns: list[dict] = []
     judged: dict = {}
     for index, fact in enumerate(asked):
