@@ -24,7 +24,7 @@ from corpus.document import ENDINGS, Document, prompt_text
 from gguf_model import load_tokenizer, load_transformers
 
 _SEED = 77
-_BATCH = 25
+_BATCH = 50
 _LIMITS = {"story": 400, "passage": 60, "tool": 80, "json": 150}
 
 _BOTH = frozenset({"hero", "place"})

@@ -12,6 +12,7 @@ import json
 from pathlib import Path
 
 import torch
+from transformers import LlamaForCausalLM
 
 from corpus import mixture
 from corpus.document import prompt_text
@@ -48,10 +49,10 @@ def write(model_path: Path, folder: Path) -> None:
     (folder / "prompts.json").write_text(json.dumps(description, indent=1) + "\n")
 
 
-def _greedy(model: torch.nn.Module, ids: list[int]) -> list[int]:
-    made = model.generate(
-        torch.tensor([ids]), max_new_tokens=_CONTINUATION, do_sample=False, pad_token_id=0, eos_token_id=-1
-    )
+def _greedy(model: LlamaForCausalLM, ids: list[int]) -> list[int]:
+    # No end of text: the continuation has a fixed length.
+    model.generation_config.eos_token_id = None
+    made = model.generate(torch.tensor([ids]), max_new_tokens=_CONTINUATION, do_sample=False, pad_token_id=0)
     return made[0, len(ids) :].tolist()
 
 
