@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-STEPS = 2000
-DECAY = 500
+STEPS = 4160
+DECAY = 2000
 
 
 def main() -> None:
