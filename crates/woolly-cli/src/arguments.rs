@@ -13,7 +13,7 @@ use crate::numbers::{Limit, Seed, parse_count, parse_limit, parse_seed};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArguments {
-    /// Model file in GGUF format; of a split model, any part.
+    /// Model file in GGUF format; of a split model, any part [default: the built-in woolly-lamb]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) model: Option<PathBuf>,
     /// Threads to compute with [default: the physical cores this process may use]
@@ -130,12 +130,6 @@ pub(crate) fn model_and_text(
 fn looks_like_model(argument: &str) -> bool {
     let path = Path::new(argument);
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) || path.is_file()
-}
-
-/// Returns the model's path or says how to name one.
-pub(crate) fn require_model(model: Option<PathBuf>, command: &str) -> Result<PathBuf, Failure> {
-    let hint = || format!("name a GGUF file: woolly {command} model.gguf, or woolly {command} -m model.gguf");
-    model.ok_or_else(|| Failure::usage("no model given", hint()))
 }
 
 #[cfg(test)]

@@ -1,21 +1,21 @@
 //! Loading a model with a progress bar.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use woolly::{LoadProgress, Model};
+use woolly::{LoadProgress, Model, ModelBuilder};
 
 use crate::arguments::{ModelArguments, Verbosity};
 use crate::failure::Failure;
 use crate::output::Output;
+use crate::source::Source;
 
 /// Loading that is done within this time needs no bar.
 const UNNOTICED: Duration = Duration::from_millis(200);
 
-/// Loads the model at `path`; a person at standard error sees how far it is.
+/// Loads the model; a person at standard error sees how far it is.
 pub(crate) fn load(
-    path: &Path,
+    source: &Source,
     arguments: &ModelArguments,
     context: Option<usize>,
     verbosity: Verbosity,
@@ -23,7 +23,8 @@ pub(crate) fn load(
 ) -> Result<Model, Failure> {
     let bar = if output.notes_terminal && !verbosity.quiet { bar() } else { ProgressBar::hidden() };
     let begin = Instant::now();
-    let mut builder = Model::builder(path).device(arguments.device).on_progress(|progress| {
+    let loader = source.open()?;
+    let mut builder = ModelBuilder::default().device(arguments.device).on_progress(|progress| {
         if begin.elapsed() > UNNOTICED {
             show(&bar, progress);
         }
@@ -34,7 +35,7 @@ pub(crate) fn load(
     if let Some(context) = context {
         builder = builder.context(context);
     }
-    let model = builder.load();
+    let model = builder.load_from(&loader);
     bar.finish_and_clear();
     Ok(model?)
 }

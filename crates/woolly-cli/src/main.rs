@@ -15,6 +15,7 @@ mod loading;
 mod numbers;
 mod output;
 mod report;
+mod source;
 mod spelling;
 
 use std::process::ExitCode;

@@ -100,6 +100,30 @@ fn json_is_one_object_with_the_answer() {
     assert_eq!(object["timings"]["prompt_n"], 2);
 }
 
+#[cfg(feature = "lamb")]
+#[test]
+fn without_a_model_the_built_in_one_tells_the_story_asked_for() {
+    let run = woolly(&["run", "Tell me a story about a fox and a river", "--temp", "0", "-n", "300"]);
+    assert_eq!(run.code, Some(0), "{}", run.stderr);
+    assert!(run.stdout.contains("fox") && run.stdout.contains("river"), "{}", run.stdout);
+    let shown = woolly(&["show", "woolly-lamb"]);
+    assert!(shown.stdout.contains("llama") && shown.stdout.contains("Q8_0"), "{}", shown.stdout);
+}
+
+#[cfg(not(feature = "lamb"))]
+#[test]
+fn without_a_model_the_advice_is_to_name_one() {
+    for arguments in [&["run"] as &[&str], &["run", "Once upon a time"]] {
+        let run = woolly(arguments);
+        assert_eq!(run.code, Some(2), "{}", run.stderr);
+        assert!(
+            run.stderr.contains("no model given") && run.stderr.contains("woolly run model.gguf"),
+            "{}",
+            run.stderr
+        );
+    }
+}
+
 #[test]
 fn exit_codes_and_advice_are_those_promised() {
     let (dir, path) = model(&Fixture::default());
@@ -107,12 +131,10 @@ fn exit_codes_and_advice_are_those_promised() {
     let html = dir.path().join("page.gguf").display().to_string();
     fs::write(&html, "<!DOCTYPE html><html></html>").expect("written");
     let long = "a".repeat(300);
-    let cases: [(&[&str], i32, &[&str]); 14] = [
+    let cases: [(&[&str], i32, &[&str]); 12] = [
         (&["run", &path, "a", "-n", "1"], 0, &[]),
         (&["--help"], 0, &[]),
         (&[], 2, &["Usage"]),
-        (&["run"], 2, &["no model given", "hint: "]),
-        (&["run", "Once upon a time"], 2, &["no model given", "woolly run model.gguf"]),
         (&["run", &path, "a", "--no-such-flag"], 2, &["--no-such-flag"]),
         (&["run", &path, "a", "-c", "lots"], 2, &["lots", "32k"]),
         (&["run", &path, "a", "--temp", "-1"], 2, &["error: temperature is -1"]),

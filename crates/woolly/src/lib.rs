@@ -39,6 +39,8 @@ mod chat;
 mod completion;
 mod device;
 mod error;
+#[cfg(feature = "lamb")]
+pub mod lamb;
 mod memory;
 mod model;
 mod options;

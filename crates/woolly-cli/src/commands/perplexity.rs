@@ -6,11 +6,12 @@ use clap::Args;
 use serde_json::{Value, json};
 use woolly::PerplexityOptions;
 
-use crate::arguments::{ModelArguments, Verbosity, require_model};
+use crate::arguments::{ModelArguments, Verbosity};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::numbers::parse_count;
 use crate::output::Output;
+use crate::source::Source;
 use crate::{input, loading};
 
 /// Measure how well a model predicts a text.
@@ -34,10 +35,10 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
-        let path = require_model(self.model.model.clone(), "perplexity")?;
+        let source = Source::new(self.model.model.clone(), "perplexity")?;
         let interrupt = Interrupt::install()?;
         let text = input::read_file(&self.file)?;
-        let model = loading::load(&path, &self.model, None, self.verbosity, output)?;
+        let model = loading::load(&source, &self.model, None, self.verbosity, output)?;
         let mut options = PerplexityOptions {
             window: self.context,
             max_windows: self.chunks,
@@ -49,7 +50,7 @@ impl Arguments {
         }
         let result = model.perplexity(&text, options)?;
         if self.verbosity.json {
-            return output.json(&object(&result, &path.display().to_string()));
+            return output.json(&object(&result, &source.to_string()));
         }
         output.line(&format!("Final estimate: PPL = {:.4} +/- {:.5}", result.value, result.standard_error))
     }

@@ -1,17 +1,18 @@
 //! `woolly run`: completes a text, answers a question, or holds a conversation.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
 use woolly::{CancelToken, Chat, Chunk, Completion, FinishReason, GenerateOptions, Model, Session};
 
-use crate::arguments::{ContextArguments, ModelArguments, Positional, SamplingArguments, Verbosity, model_and_text, require_model};
+use crate::arguments::{ContextArguments, ModelArguments, Positional, SamplingArguments, Verbosity, model_and_text};
 use crate::dialogue::{self, Answerer};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::numbers::{Limit, parse_limit};
 use crate::output::Output;
+use crate::source::Source;
 use crate::{input, loading, report};
 
 /// Complete a text, answer a question, or hold a conversation.
@@ -69,14 +70,14 @@ struct PromptArguments {
 impl Arguments {
     pub(crate) fn run(mut self, output: &mut Output) -> Result<(), Failure> {
         let (model, text) = model_and_text(self.model.model.take(), std::mem::take(&mut self.positional))?;
-        let path = require_model(model, "run")?;
+        let source = Source::new(model, "run")?;
         let text = self.prompt_text(text)?;
         let interrupt = Interrupt::install()?;
-        let model = loading::load(&path, &self.model, self.context.context, self.verbosity, output)?;
+        let model = loading::load(&source, &self.model, self.context.context, self.verbosity, output)?;
         interrupt.check()?;
         let mut speaker = self.speaker(&model)?;
         match text {
-            Some(text) => self.answer_once(&mut speaker, &text, &path, &interrupt, output),
+            Some(text) => self.answer_once(&mut speaker, &text, &source, &interrupt, output),
             None => self.converse(speaker, &interrupt, output),
         }
     }
@@ -114,7 +115,7 @@ impl Arguments {
         &self,
         speaker: &mut Speaker,
         prompt: &str,
-        model: &Path,
+        model: &Source,
         interrupt: &Interrupt,
         output: &mut Output,
     ) -> Result<(), Failure> {
@@ -202,14 +203,14 @@ impl Answerer for Talk<'_> {
     }
 }
 
-fn object(completion: &Completion, model: &Path) -> serde_json::Value {
+fn object(completion: &Completion, model: &Source) -> serde_json::Value {
     let Completion { text, finish_reason, usage, timings, seed, .. } = completion;
     let stop = match finish_reason {
         FinishReason::StopString(text) => Some(text),
         _ => None,
     };
     json!({
-        "model": model.display().to_string(),
+        "model": model.to_string(),
         "text": text,
         "finish_reason": finish_reason.name(),
         "stop": stop,

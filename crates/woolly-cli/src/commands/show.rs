@@ -6,10 +6,10 @@ use clap::Args;
 use serde_json::{Value, json};
 use woolly::{GGUFLoader, Summary, TensorInfo, TypeShare, architectures};
 
-use crate::arguments::require_model;
 use crate::failure::Failure;
 use crate::numbers::{Bytes, Count};
 use crate::output::Output;
+use crate::source::Source;
 
 /// Tokens of context for which the cache's size is told.
 const CACHE_TOKENS: u64 = 1024;
@@ -36,8 +36,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
-        let path = require_model(self.file.clone().or(self.model.clone()), "show")?;
-        let loader = GGUFLoader::open(path).map_err(woolly::Error::from)?;
+        let loader = Source::new(self.file.clone().or(self.model.clone()), "show")?.open()?;
         let summary = Summary::of(&loader)?;
         if self.json {
             return output.json(&self.object(&summary, &loader));

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
-use woolly::{GGUFLoader, Tokenizer};
+use woolly::Tokenizer;
 
-use crate::arguments::{Positional, model_and_text, require_model};
+use crate::arguments::{Positional, model_and_text};
 use crate::failure::Failure;
 use crate::input;
 use crate::output::Output;
+use crate::source::Source;
 
 /// Turn text into token ids, or back.
 #[derive(Debug, Args)]
@@ -48,8 +49,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(mut self, output: &mut Output) -> Result<(), Failure> {
         let (model, text) = model_and_text(self.model.clone(), std::mem::take(&mut self.positional))?;
-        let path = require_model(model, "tokenize")?;
-        let loader = GGUFLoader::open(path).map_err(woolly::Error::from)?;
+        let loader = Source::new(model, "tokenize")?.open()?;
         let tokenizer = Tokenizer::from_metadata(loader.metadata()).map_err(woolly::Error::from)?;
         let text = match input::text(text.or(self.prompt.clone()), self.file.as_deref())? {
             Some(text) => text,
