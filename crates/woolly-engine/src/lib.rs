@@ -16,6 +16,7 @@ mod params;
 mod request;
 mod rng;
 mod sample;
+pub mod schedule;
 mod score;
 mod timings;
 
