@@ -10,7 +10,7 @@ use std::time::Instant;
 use woolly_model::{Decoder, Step};
 use woolly_tensor::{BLOCK_TOKENS, Batch, Sequence};
 
-use crate::{CancelToken, Error, FinishReason, Request, SamplerChain, Timings};
+use crate::{CancelToken, Candidates, Error, FinishReason, Request, SamplerChain, Timings};
 
 /// A decoder and the sequence in its cache.
 pub struct Generator {
@@ -18,6 +18,7 @@ pub struct Generator {
     sequence: KnownSequence,
     /// `[max_outputs, vocab_size]`, reused by every step.
     pub(crate) logits: Vec<f32>,
+    candidates: Candidates,
     context: usize,
 }
 
@@ -34,10 +35,12 @@ impl Generator {
     pub fn new(decoder: Box<dyn Decoder>, context: usize) -> Self {
         let blocks: Vec<u32> = (0_u32..).take(decoder.cache_blocks()).collect();
         let context = context.min(blocks.len() * BLOCK_TOKENS);
-        let logits = vec![0.0; decoder.max_outputs() * decoder.config().vocab_size];
+        let vocab_size = decoder.config().vocab_size;
+        let logits = vec![0.0; decoder.max_outputs() * vocab_size];
+        let candidates = Candidates::with_capacity(vocab_size);
         // One more than the context: the last token is known, but never computed.
         let sequence = KnownSequence { ids: Vec::with_capacity(context + 1), computed: 0, blocks };
-        Self { decoder, sequence, logits, context }
+        Self { decoder, sequence, logits, candidates, context }
     }
 
     /// Returns the most tokens a sequence can have.
@@ -247,7 +250,8 @@ impl Generation<'_> {
     fn draw(&mut self) -> Result<u32, Error> {
         let begin = Instant::now();
         let vocab_size = self.generator.vocab_size();
-        let id = self.chain.sample(&self.generator.logits[..vocab_size])?;
+        let Generator { logits, candidates, .. } = &mut *self.generator;
+        let id = self.chain.sample(&logits[..vocab_size], candidates)?;
         self.timings.decode_time += begin.elapsed();
         Ok(id)
     }

@@ -40,11 +40,10 @@ macro_rules! samplers {
 
 samplers! { penalties, top_k, top_p, min_p, temperature, greedy, dist }
 
-/// The samplers that a set of parameters asks for, in order, with the buffer they work on.
+/// The samplers that a set of parameters asks for, in order.
 pub struct SamplerChain {
     /// In order of application, each with its name in the list.
     samplers: Vec<(&'static str, Box<dyn Sampler>)>,
-    candidates: Candidates,
     seed: u64,
 }
 
@@ -58,7 +57,7 @@ impl SamplerChain {
         let seed = params.seed.unwrap_or_else(Rng::random_seed);
         let setup = Setup { params, vocab_size, context, seed };
         let samplers = SAMPLERS.iter().filter_map(|entry| Some((entry.name, (entry.build)(&setup)?))).collect();
-        Ok(Self { samplers, candidates: Candidates::with_capacity(vocab_size), seed })
+        Ok(Self { samplers, seed })
     }
 
     /// Returns the seed in use, so that a run with a random one can be repeated.
@@ -66,17 +65,18 @@ impl SamplerChain {
         self.seed
     }
 
-    /// Chooses the next token from `logits` (`[vocab_size]`); does not allocate and does not
-    /// [`accept`](Self::accept) what it chose.
+    /// Chooses the next token from `logits` (`[vocab_size]`); does not [`accept`](Self::accept) what it chose.
+    ///
+    /// `candidates` is a buffer that any number of chains may share; with room for the vocabulary, nothing is allocated.
     ///
     /// # Errors
     /// [`Error::NumericFault`] when a logit is not finite.
-    pub fn sample(&mut self, logits: &[f32]) -> Result<u32, Error> {
-        self.candidates.load(logits)?;
+    pub fn sample(&mut self, logits: &[f32], candidates: &mut Candidates) -> Result<u32, Error> {
+        candidates.load(logits)?;
         for (_, sampler) in &mut self.samplers {
-            sampler.apply(&mut self.candidates);
+            sampler.apply(candidates);
         }
-        self.candidates.chosen().ok_or(Error::NoCandidates)
+        candidates.chosen().ok_or(Error::NoCandidates)
     }
 
     /// Tells the samplers that `id` now is part of the sequence.
@@ -186,11 +186,12 @@ mod tests {
     #[test]
     fn chains_always_choose_and_greedy_takes_the_maximum() {
         let logits = logits();
+        let mut buffer = Candidates::default();
         let best = (0..VOCAB as u32).max_by(|&a, &b| logits[a as usize].total_cmp(&logits[b as usize]));
         let mut greedy = SamplerChain::new(&SamplingParams::greedy(), VOCAB, 64).expect("valid");
-        assert_eq!(greedy.sample(&logits).ok(), best);
+        assert_eq!(greedy.sample(&logits, &mut buffer).ok(), best);
         let mut drawn = SamplerChain::new(&everything(1.5), VOCAB, 64).expect("valid");
-        let ids: Vec<u32> = (0..50).map(|_| drawn.sample(&logits).expect("chosen")).collect();
+        let ids: Vec<u32> = (0..50).map(|_| drawn.sample(&logits, &mut buffer).expect("chosen")).collect();
         assert!(ids.iter().any(|&id| Some(id) != best), "50 draws at temperature 1.5 never left the maximum");
     }
 
@@ -200,7 +201,8 @@ mod tests {
             let params = SamplingParams { seed: Some(seed), temperature: 1.0, ..SamplingParams::default() };
             let mut chain = SamplerChain::new(&params, VOCAB, 64).expect("valid");
             assert_eq!(chain.seed(), seed);
-            (0..40).map(|_| chain.sample(&logits()).expect("chosen")).collect::<Vec<_>>()
+            let mut buffer = Candidates::default();
+            (0..40).map(|_| chain.sample(&logits(), &mut buffer).expect("chosen")).collect::<Vec<_>>()
         };
         assert_eq!(draws(1), draws(1));
         assert_ne!(draws(1), draws(2));
