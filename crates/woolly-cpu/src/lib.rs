@@ -6,6 +6,7 @@
 mod backend;
 pub mod buffer;
 mod cache;
+pub mod ceiling;
 pub mod isa;
 pub mod kernels;
 pub mod pool;
