@@ -9,6 +9,7 @@ mod cache;
 pub mod ceiling;
 pub mod isa;
 pub mod kernels;
+mod pages;
 pub mod pool;
 mod tensor;
 #[cfg(test)]

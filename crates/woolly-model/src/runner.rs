@@ -20,6 +20,34 @@ pub trait Decoder: Send {
     /// Returns the number of cache blocks of [`BLOCK_TOKENS`] tokens that sequences can be given.
     fn cache_blocks(&self) -> usize;
 
+    /// Returns the bytes that [`save_block`](Self::save_block) writes for one cache block.
+    fn block_bytes(&self) -> usize;
+
+    /// Copies the contents of a cache block to another, as [`Backend::copy_block`] says.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] for a block outside the cache.
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<(), Error>;
+
+    /// Writes the stored contents of a cache block to `out`, which has exactly [`block_bytes`](Self::block_bytes) bytes;
+    /// they can be loaded into any decoder of the same model, kind of device and storage type.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] for a block outside the cache or an `out` of another size.
+    fn save_block(&self, block: u32, out: &mut [u8]) -> Result<(), Error>;
+
+    /// Restores, bit for bit, what [`save_block`](Self::save_block) wrote, as the contents of `block`.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] for a block outside the cache or `bytes` of another size.
+    fn load_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), Error>;
+
+    /// Gives the memory of cache blocks back to the system; their contents are unspecified until they are written again.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] for a block outside the cache.
+    fn release_blocks(&mut self, blocks: &[u32]) -> Result<(), Error>;
+
     /// Computes one step and writes the logits of its output rows to `logits`: `[outputs, vocab_size]`, row-major, of
     /// exactly that size. Does not allocate.
     ///
@@ -81,6 +109,26 @@ impl<B: Backend> Decoder for Runner<B> {
 
     fn cache_blocks(&self) -> usize {
         self.writers.step_of.len()
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.backend.block_bytes(&self.cache)
+    }
+
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<(), Error> {
+        Ok(self.backend.copy_block(&mut self.cache, from, to)?)
+    }
+
+    fn save_block(&self, block: u32, out: &mut [u8]) -> Result<(), Error> {
+        Ok(self.backend.save_block(&self.cache, block, out)?)
+    }
+
+    fn load_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), Error> {
+        Ok(self.backend.load_block(&mut self.cache, block, bytes)?)
+    }
+
+    fn release_blocks(&mut self, blocks: &[u32]) -> Result<(), Error> {
+        Ok(self.backend.release_blocks(&mut self.cache, blocks)?)
     }
 
     fn forward(&mut self, step: Step<'_>, logits: &mut [f32]) -> Result<(), Error> {

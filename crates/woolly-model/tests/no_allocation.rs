@@ -69,6 +69,21 @@ impl Backend for Idle {
     fn cache(&self, _: &CacheSpec) -> Done {
         Ok(())
     }
+    fn block_bytes(&self, (): &()) -> usize {
+        0
+    }
+    fn copy_block(&self, (): &mut (), _: u32, _: u32) -> Done {
+        Ok(())
+    }
+    fn save_block(&self, (): &(), _: u32, _: &mut [u8]) -> Done {
+        Ok(())
+    }
+    fn load_block(&self, (): &mut (), _: u32, _: &[u8]) -> Done {
+        Ok(())
+    }
+    fn release_blocks(&self, (): &mut (), _: &[u32]) -> Done {
+        Ok(())
+    }
     fn embed(&self, (): &(), _: &[u32], _: f32, (): &mut ()) -> Done {
         Ok(())
     }

@@ -54,6 +54,39 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// [`BackendError::OutOfMemory`], [`BackendError::Unsupported`] for a storage type the device lacks.
     fn cache(&self, spec: &CacheSpec) -> Result<Self::Cache, BackendError>;
 
+    /// Returns the bytes that [`save_block`](Self::save_block) writes for one block: all layers and heads.
+    fn block_bytes(&self, cache: &Self::Cache) -> usize;
+
+    /// Copies the contents of block `from` to block `to`, all layers and heads: what a sequence needs that is to write to
+    /// a partly filled block it shares with another. A block copied to itself stays as it is.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfRange`] for a block outside the cache.
+    fn copy_block(&self, cache: &mut Self::Cache, from: u32, to: u32) -> Result<(), BackendError>;
+
+    /// Writes the stored contents of a block to `out`, which has exactly [`block_bytes`](Self::block_bytes) bytes.
+    ///
+    /// The form is the backend's own. It suits every cache that this kind of backend makes from an equal [`CacheSpec`],
+    /// the number of blocks aside, and nothing else.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfRange`] for a block outside the cache; [`BackendError::Shape`] when `out` has another size.
+    fn save_block(&self, cache: &Self::Cache, block: u32, out: &mut [u8]) -> Result<(), BackendError>;
+
+    /// Restores, bit for bit, what [`save_block`](Self::save_block) wrote, as the contents of `block`.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfRange`] for a block outside the cache; [`BackendError::Shape`] when `bytes` has another size
+    /// than [`block_bytes`](Self::block_bytes).
+    fn load_block(&self, cache: &mut Self::Cache, block: u32, bytes: &[u8]) -> Result<(), BackendError>;
+
+    /// Gives the memory of `blocks` back to the system as far as the device can; they stay usable, and their contents are
+    /// unspecified until they are written again. Other blocks keep theirs.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfRange`] for a block outside the cache; no memory has been given back then.
+    fn release_blocks(&self, cache: &mut Self::Cache, blocks: &[u32]) -> Result<(), BackendError>;
+
     /// Looks up embeddings: `out[i] = scale · table[ids[i]]`, with as many rows as ids.
     ///
     /// # Errors

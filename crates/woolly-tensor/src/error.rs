@@ -90,4 +90,16 @@ impl BackendError {
     pub fn expect_size(op: &'static str, what: &'static str, found: usize, expected: usize) -> Result<(), Self> {
         if found == expected { Ok(()) } else { Err(Self::Shape { op, what, found, expected }) }
     }
+
+    /// Returns `Ok` when all of `blocks` are below `len`, and the [`BackendError::OutOfRange`] that says so otherwise.
+    ///
+    /// # Errors
+    /// [`BackendError::OutOfRange`] for the first block that is not.
+    pub fn expect_blocks(op: &'static str, blocks: &[u32], len: usize) -> Result<(), Self> {
+        let inside = |block: u32| usize::try_from(block).is_ok_and(|block| block < len);
+        match blocks.iter().find(|&&block| !inside(block)) {
+            None => Ok(()),
+            Some(&block) => Err(Self::OutOfRange { op, what: "cache block", index: block as usize, len }),
+        }
+    }
 }

@@ -5,11 +5,11 @@
 
 use std::ops::Range;
 
-use woolly_tensor::{Attention, BLOCK_TOKENS, BackendError, Batch, Rope, Sequence};
+use woolly_tensor::{Attention, BLOCK_TOKENS, BackendError, Batch, CacheType, Rope, Sequence};
 
 use super::linear::{at_least, each_item};
 use super::{Cpu, Lane, MANY_ROWS, NormVector, norm_vector};
-use crate::cache::{CpuCache, Elements, Layout, Shared, store};
+use crate::cache::{CpuCache, Layout, Shared, store};
 use crate::isa::Level;
 use crate::kernels::attention::{self as kernel, Part, QUERIES, Span};
 use crate::kernels::disjoint::Disjoint;
@@ -65,9 +65,10 @@ pub(super) fn attend(
     out.set_rows("attention", args.batch.rows())?;
     let layout = cache.layout();
     let scratch = &mut cpu.shared().attention;
-    match &mut cache.elements {
-        Elements::F32(elements) => run(cpu, scratch, args, norms, layout, elements, out),
-        Elements::F16(elements) => run(cpu, scratch, args, norms, layout, elements, out),
+    match cache.spec.storage {
+        CacheType::F32 => run::<f32>(cpu, scratch, args, norms, layout, cache.memory.of_mut(), out),
+        CacheType::F16 => run::<u16>(cpu, scratch, args, norms, layout, cache.memory.of_mut(), out),
+        _ => return Err(CpuCache::unsupported()),
     }
     Ok(())
 }
@@ -117,9 +118,7 @@ fn check_sequences(batch: &Batch<'_>, blocks: usize) -> Result<(), BackendError>
         if end > len {
             return Err(BackendError::OutOfRange { op, what: "position", index: end - 1, len });
         }
-        if let Some(&block) = sequence.blocks.iter().find(|&&block| block as usize >= blocks) {
-            return Err(BackendError::OutOfRange { op, what: "cache block", index: block as usize, len: blocks });
-        }
+        BackendError::expect_blocks(op, sequence.blocks, blocks)?;
     }
     Ok(())
 }
@@ -243,7 +242,7 @@ impl<T: Element> NewTokens<'_, T> {
             self.prepare(k, self.norms[1], row);
             let v = self.v.row(row);
             for head in 0..self.kv_heads {
-                let range = layout.of_block(self.layer, head, group.block as usize);
+                let range = layout.of_head(self.layer, head, group.block as usize);
                 // SAFETY: the group's block is this thread's.
                 let block = unsafe { self.cache.slice(range) };
                 let key = &k[head * layout.key_length..][..layout.key_length];
@@ -336,7 +335,8 @@ impl<T: Element> Pass<'_, T> {
         }
         let span = Span {
             layout: self.layout,
-            head: &self.cache[self.layout.of_head(self.layer, item.head)],
+            cache: self.cache,
+            head: self.layout.of_head(self.layer, item.head, 0).start,
             blocks: sequence.blocks,
             positions: item.positions.clone(),
             queries,

@@ -15,8 +15,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use woolly_tensor::{Activation, Attention, Backend, BackendError, CacheSpec, Experts, Norm, Projection, WeightSource};
 
 use crate::cache::CpuCache;
-#[cfg(test)]
-use crate::cache::Elements;
 use crate::isa::{self, IsaError, Level};
 use crate::kernels::attention::State;
 use crate::kernels::disjoint::Disjoint;
@@ -210,6 +208,26 @@ impl Backend for Cpu {
 
     fn cache(&self, spec: &CacheSpec) -> Result<CpuCache, BackendError> {
         CpuCache::new(spec)
+    }
+
+    fn block_bytes(&self, cache: &CpuCache) -> usize {
+        cache.block_bytes()
+    }
+
+    fn copy_block(&self, cache: &mut CpuCache, from: u32, to: u32) -> Result<(), BackendError> {
+        cache.copy_block(from, to)
+    }
+
+    fn save_block(&self, cache: &CpuCache, block: u32, out: &mut [u8]) -> Result<(), BackendError> {
+        cache.save_block(block, out)
+    }
+
+    fn load_block(&self, cache: &mut CpuCache, block: u32, bytes: &[u8]) -> Result<(), BackendError> {
+        cache.load_block(block, bytes)
+    }
+
+    fn release_blocks(&self, cache: &mut CpuCache, blocks: &[u32]) -> Result<(), BackendError> {
+        cache.release_blocks(blocks)
     }
 
     fn embed(&self, table: &CpuWeight, ids: &[u32], scale: f32, out: &mut CpuTensor) -> Result<(), BackendError> {

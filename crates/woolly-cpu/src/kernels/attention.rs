@@ -22,8 +22,10 @@ pub(crate) const QUERIES: usize = 32;
 /// Query vectors that share a key-value head, and the positions they are to attend to.
 pub(crate) struct Span<'a, T> {
     pub(crate) layout: Layout,
-    /// All blocks of one head of one layer.
-    pub(crate) head: &'a [T],
+    /// All blocks of the cache.
+    pub(crate) cache: &'a [T],
+    /// Where the head's part of a block starts.
+    pub(crate) head: usize,
     /// The sequence's blocks in the order of positions; they cover `positions` and lie inside the cache.
     pub(crate) blocks: &'a [u32],
     /// Positions to work through.
@@ -34,6 +36,14 @@ pub(crate) struct Span<'a, T> {
     pub(crate) visible: &'a [Range<usize>],
     pub(crate) scale: f32,
     pub(crate) softcap: Option<f32>,
+}
+
+impl<T> Span<'_, T> {
+    /// Returns keys and values of block `index` of the sequence.
+    #[inline(always)]
+    fn of_block(&self, index: usize) -> &[T] {
+        &self.cache[self.blocks[index] as usize * self.layout.block + self.head..][..self.layout.head]
+    }
 }
 
 /// Softmax-weighted sums over a range of positions that can still be merged with others.
@@ -75,7 +85,8 @@ pub(crate) fn attend<T: Element>(level: Level, span: &Span<'_, T>, state: &mut S
     let n = span.visible.len();
     assert!(n <= QUERIES && span.queries.len() == n * span.layout.key_length, "attention: queries do not fit");
     assert!(span.positions.end <= span.blocks.len() * BLOCK_TOKENS, "attention: positions without a block");
-    let blocks = span.head.len() / span.layout.block.max(1);
+    assert!(span.head + span.layout.head <= span.layout.block, "attention: head outside the block");
+    let blocks = span.cache.len() / span.layout.block.max(1);
     assert!(span.blocks.iter().all(|&b| (b as usize) < blocks), "attention: block outside the cache");
     state.reset(n, span.layout.value_stride);
     dispatch(level, Attend { span, state });
@@ -169,8 +180,7 @@ impl<T: Element> Attend<'_, T> {
     #[inline(always)]
     fn scores<S: TileSimd, const N: usize>(&mut self, s: S, first: usize, block: usize, at: usize) {
         let length = self.span.layout.key_length;
-        let keys =
-            &self.span.head[self.span.blocks[block] as usize * self.span.layout.block..][..length * BLOCK_TOKENS];
+        let keys = &self.span.of_block(block)[..length * BLOCK_TOKENS];
         let queries = &self.state.queries[first * length..(first + N) * length];
         let scores = &mut self.state.scores[first * CHUNK..(first + N) * CHUNK];
         assert!(at + BLOCK_TOKENS <= CHUNK);
@@ -252,8 +262,8 @@ impl<T: Element> Attend<'_, T> {
         while position < positions.end {
             let (block, slot) = (position / BLOCK_TOKENS, position % BLOCK_TOKENS);
             let count = (BLOCK_TOKENS - slot).min(positions.end - position);
-            let block = &self.span.head[self.span.blocks[block] as usize * layout.block..][..layout.block];
-            let values = &block[layout.key_length * BLOCK_TOKENS + slot * stride..][..count * stride];
+            let values =
+                &self.span.of_block(block)[layout.key_length * BLOCK_TOKENS + slot * stride..][..count * stride];
             for token in 0..count {
                 // SAFETY: `token` stays below `count` rows of values and of weights, `column` inside a row.
                 unsafe {

@@ -3,10 +3,10 @@
 use woolly_quant::half::f32_to_f16;
 
 use super::simd::TileSimd;
-use crate::buffer::Zeroed;
+use crate::pages::Plain;
 
 /// A type in which keys and values are stored.
-pub(crate) trait Element: Zeroed + Send + Sync {
+pub(crate) trait Element: Plain + Send + Sync {
     /// Converts from `f32`, rounding to nearest.
     fn from_f32(x: f32) -> Self;
 

@@ -1,6 +1,7 @@
 //! A decoder for tests whose model is known: it counts upwards, and each token's logits depend on the tokens before it
 //! only through what is in the cache, so that a wrong position or a stale cache shows.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use woolly_gguf::{GGUFLoader, GGUFWriter};
@@ -57,6 +58,37 @@ impl Decoder for Counting {
         self.cache.len() / BLOCK_TOKENS
     }
 
+    fn block_bytes(&self) -> usize {
+        4 * BLOCK_TOKENS
+    }
+
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<(), Error> {
+        self.cache.copy_within(of_block(from), of_block(to).start);
+        Ok(())
+    }
+
+    fn save_block(&self, block: u32, out: &mut [u8]) -> Result<(), Error> {
+        assert_eq!(out.len(), self.block_bytes());
+        for (to, token) in out.chunks_exact_mut(4).zip(&self.cache[of_block(block)]) {
+            to.copy_from_slice(&token.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    fn load_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), Error> {
+        assert_eq!(bytes.len(), self.block_bytes());
+        for (token, from) in self.cache[of_block(block)].iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *token = u32::from_le_bytes(*from);
+        }
+        Ok(())
+    }
+
+    fn release_blocks(&mut self, blocks: &[u32]) -> Result<(), Error> {
+        // An id that no test expects to continue from.
+        blocks.iter().for_each(|&block| self.cache[of_block(block)].fill(0));
+        Ok(())
+    }
+
     fn forward(&mut self, step: Step<'_>, logits: &mut [f32]) -> Result<(), Error> {
         let sequence = &step.batch.sequences[0];
         assert_eq!((step.ids.len(), logits.len()), (sequence.rows.len(), step.outputs.len() * VOCAB));
@@ -73,6 +105,11 @@ impl Decoder for Counting {
         }
         Ok(())
     }
+}
+
+fn of_block(block: u32) -> Range<usize> {
+    let start = block as usize * BLOCK_TOKENS;
+    start..start + BLOCK_TOKENS
 }
 
 /// Hyper-parameters can only come from a model file, so a smallest one is made: one layer of width 2, all zeros.

@@ -114,21 +114,29 @@ struct Run<'a, B: Backend> {
     backend: &'a B,
     cache: B::Cache,
     norm: B::Weight,
+    /// Blocks of the two sequences.
+    tables: [Vec<u32>; 2],
 }
 
 impl<'a, B: Backend> Run<'a, B> {
     fn new(backend: &'a B, case: &Case) -> Self {
+        Self::with_blocks(backend, case, BLOCKS)
+    }
+
+    fn with_blocks(backend: &'a B, case: &Case, blocks: usize) -> Self {
         let spec = CacheSpec {
             layers: 2,
             kv_heads: case.kv_heads,
             key_length: case.key_length,
             value_length: case.value_length,
-            blocks: BLOCKS,
+            blocks,
             storage: case.storage,
         };
         let values: Vec<f32> = (0..case.key_length).map(|i| 0.5 + i as f32 / 64.0).collect();
         let norm = weight(backend, &WeightSource::from_f32("head norm", [case.key_length, 1, 1], &values));
-        Self { backend, cache: backend.cache(&spec).expect("a small cache"), norm }
+        // They alternate and run backwards, as in a cache that has been in use for a while.
+        let tables = [vec![8, 6, 4, 2, 0], vec![1, 3, 5, 7, 9]];
+        Self { backend, cache: backend.cache(&spec).expect("a small cache"), norm, tables }
     }
 
     fn step(&mut self, case: &Case, inputs: &Inputs) -> Vec<f32> {
@@ -138,13 +146,11 @@ impl<'a, B: Backend> Run<'a, B> {
         let mut k = tensor(backend, case.kv_heads * case.key_length, &inputs.k);
         let v = tensor(backend, case.kv_heads * case.value_length, &inputs.v);
         let mut out = backend.tensor(rows, case.heads * case.value_length).expect("a small tensor");
-        // The two sequences' blocks alternate and run backwards, as in a cache that has been in use for a while.
-        let blocks: [Vec<u32>; 2] = [vec![8, 6, 4, 2, 0], vec![1, 3, 5, 7, 9]];
         let sequences: Vec<Sequence<'_>> = (0..2)
             .filter(|&s| inputs.counts[s] > 0)
             .map(|s| {
                 let first = if s == 0 { 0 } else { inputs.counts[0] };
-                Sequence { rows: first..first + inputs.counts[s], start: inputs.starts[s], blocks: &blocks[s] }
+                Sequence { rows: first..first + inputs.counts[s], start: inputs.starts[s], blocks: &self.tables[s] }
             })
             .collect();
         let norm = case.head_norms.then_some(Norm { weight: &self.norm, epsilon: 1e-6 });
@@ -203,5 +209,100 @@ fn out_of_range<B: Backend>(backend: &B) {
         };
         let error = backend.attention(args, &mut run.cache, &mut out).expect_err(what);
         assert!(matches!(error, BackendError::OutOfRange { .. }), "{what}: {error}");
+    }
+}
+
+/// The cases whose blocks are copied, saved and restored.
+const BLOCK_CASES: [Case; 3] = [
+    PLAIN,
+    Case { what: "odd sizes", key_length: 22, value_length: 9, heads: 3, kv_heads: 3, ..PLAIN },
+    Case { what: "half-precision cache", heads: 4, kv_heads: 2, storage: CacheType::F16, ..PLAIN },
+];
+
+/// Checks that blocks can be copied, saved, restored and released, and that nothing else changes with it.
+///
+/// # Panics
+/// When a check fails.
+pub fn cache_blocks<B: Backend>(backend: &B) {
+    for case in &BLOCK_CASES {
+        restored_elsewhere(backend, case);
+        copied(backend, case);
+        released(backend, case);
+    }
+    blocks_out_of_range(backend);
+}
+
+/// Tokens in the cache before blocks are handled: two blocks, the second partly filled.
+const FILLED: usize = 50;
+
+/// A run whose first sequence has [`FILLED`] tokens in the given blocks.
+fn filled<'a, B: Backend>(backend: &'a B, case: &Case, blocks: [u32; 3]) -> Run<'a, B> {
+    let mut run = Run::new(backend, case);
+    run.tables[0] = blocks.to_vec();
+    run.step(case, &Inputs::new(case, 0, [0, 0], [FILLED, 0]));
+    run
+}
+
+/// Contents saved from one cache and loaded into other blocks of another give the same bits.
+fn restored_elsewhere<B: Backend>(backend: &B, case: &Case) {
+    let mut ours = filled(backend, case, [8, 6, 4]);
+    let mut other = Run::with_blocks(backend, case, BLOCKS + 3);
+    let mut bytes = vec![0; backend.block_bytes(&ours.cache)];
+    for (from, to) in [(8, 12), (6, 0)] {
+        backend.save_block(&ours.cache, from, &mut bytes).expect("a block of the cache");
+        backend.load_block(&mut other.cache, to, &bytes).expect("a block of the cache");
+        let mut again = vec![0xa5; bytes.len()];
+        backend.save_block(&other.cache, to, &mut again).expect("a block of the cache");
+        assert_eq!(again, bytes, "{}: a block saved after it was loaded", case.what);
+    }
+    other.tables[0] = vec![12, 0, 3];
+    let next = Inputs::new(case, 1, [FILLED, 0], [20, 0]);
+    assert_eq!(other.step(case, &next), ours.step(case, &next), "{}: restored blocks", case.what);
+}
+
+/// A copied block is what it was when it was copied, whatever its original becomes.
+fn copied<B: Backend>(backend: &B, case: &Case) {
+    let next = Inputs::new(case, 1, [FILLED, 0], [20, 0]);
+    let expected = filled(backend, case, [8, 6, 4]).step(case, &next);
+    let mut run = filled(backend, case, [8, 6, 4]);
+    backend.copy_block(&mut run.cache, 6, 2).expect("blocks of the cache");
+    backend.copy_block(&mut run.cache, 2, 2).expect("a block may be copied to itself");
+    run.step(case, &Inputs::new(case, 2, [FILLED, 0], [14, 0]));
+    run.tables[0] = vec![8, 2, 5];
+    assert_eq!(run.step(case, &next), expected, "{}: a copied block", case.what);
+}
+
+/// Released blocks can be written again, and the others keep their contents.
+fn released<B: Backend>(backend: &B, case: &Case) {
+    let next = Inputs::new(case, 1, [FILLED, 0], [20, 0]);
+    let expected = filled(backend, case, [8, 6, 4]).step(case, &next);
+    let mut run = filled(backend, case, [8, 6, 4]);
+    backend.release_blocks(&mut run.cache, &[9, 7, 5, 3, 4]).expect("blocks of the cache");
+    backend.release_blocks(&mut run.cache, &[]).expect("nothing to do");
+    assert_eq!(run.step(case, &next), expected, "{}: blocks beside released ones", case.what);
+    backend.release_blocks(&mut run.cache, &[6, 8, 4]).expect("blocks of the cache");
+    run.step(case, &Inputs::new(case, 0, [0, 0], [FILLED, 0]));
+    assert_eq!(run.step(case, &next), expected, "{}: released blocks written again", case.what);
+}
+
+fn blocks_out_of_range<B: Backend>(backend: &B) {
+    let mut run = Run::new(backend, &PLAIN);
+    let (cache, outside) = (&mut run.cache, BLOCKS as u32);
+    let mut bytes = vec![0; backend.block_bytes(cache)];
+    let results = [
+        backend.copy_block(cache, outside, 0),
+        backend.copy_block(cache, 0, outside),
+        backend.copy_block(cache, u32::MAX, u32::MAX),
+        backend.save_block(cache, outside, &mut bytes),
+        backend.load_block(cache, outside, &bytes),
+        backend.release_blocks(cache, &[0, outside]),
+    ];
+    for result in results {
+        assert!(matches!(result, Err(BackendError::OutOfRange { .. })), "a block outside the cache: {result:?}");
+    }
+    bytes.push(0);
+    for size in [0, bytes.len() - 2, bytes.len()] {
+        let results = [backend.save_block(cache, 0, &mut bytes[..size]), backend.load_block(cache, 0, &bytes[..size])];
+        assert!(results.iter().all(|r| matches!(r, Err(BackendError::Shape { .. }))), "{size} bytes: {results:?}");
     }
 }

@@ -9,7 +9,7 @@ mod dense;
 mod experts;
 mod random;
 
-pub use attention::attention;
+pub use attention::{attention, cache_blocks};
 pub use dense::{embed, gated, norms, projections, refusals, storage};
 pub use experts::experts;
 
@@ -66,6 +66,11 @@ macro_rules! conformance {
             #[test]
             fn attention() {
                 $crate::conformance::attention(&$backend, $tolerance);
+            }
+
+            #[test]
+            fn cache_blocks() {
+                $crate::conformance::cache_blocks(&$backend);
             }
 
             #[test]

@@ -1,5 +1,7 @@
 //! Causal attention and its cache, by definition: one query, one key, one score at a time.
 
+use std::ops::Range;
+
 use woolly_quant::half::{f16_to_f32, f32_to_f16};
 
 use super::{Reference, ReferenceTensor};
@@ -50,6 +52,60 @@ impl ReferenceCache {
     fn value(&self, slot: Slot, head: usize) -> &[f32] {
         let at = self.index(slot, head) * self.spec.value_length;
         &self.values[at..at + self.spec.value_length]
+    }
+
+    /// Bytes of the saved form of a block: every number in single precision, whatever it was rounded to.
+    pub(super) fn block_bytes(&self) -> usize {
+        self.spec.layers * BLOCK_TOKENS * self.spec.kv_heads * (self.spec.key_length + self.spec.value_length) * 4
+    }
+
+    pub(super) fn save(&self, op: &'static str, block: u32, out: &mut [u8]) -> Result<(), BackendError> {
+        self.check_block(op, block, out.len())?;
+        let mut out = out.as_chunks_mut::<4>().0.iter_mut();
+        for [keys, values] in self.parts(block) {
+            for (from, to) in self.keys[keys].iter().chain(&self.values[values]).zip(&mut out) {
+                *to = from.to_le_bytes();
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn load(&mut self, op: &'static str, block: u32, bytes: &[u8]) -> Result<(), BackendError> {
+        self.check_block(op, block, bytes.len())?;
+        let mut bytes = bytes.as_chunks::<4>().0.iter();
+        for [keys, values] in self.parts(block) {
+            for (to, &from) in self.keys[keys].iter_mut().chain(&mut self.values[values]).zip(&mut bytes) {
+                *to = f32::from_le_bytes(from);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes blocks hold what nobody may rely on.
+    pub(super) fn forget(&mut self, blocks: &[u32]) -> Result<(), BackendError> {
+        BackendError::expect_blocks("release_blocks", blocks, self.spec.blocks)?;
+        for &block in blocks {
+            for [keys, values] in self.parts(block) {
+                self.keys[keys].fill(f32::NAN);
+                self.values[values].fill(f32::NAN);
+            }
+        }
+        Ok(())
+    }
+
+    fn check_block(&self, op: &'static str, block: u32, bytes: usize) -> Result<(), BackendError> {
+        BackendError::expect_blocks(op, &[block], self.spec.blocks)?;
+        BackendError::expect_size(op, "bytes of a block", bytes, self.block_bytes())
+    }
+
+    /// Returns where the keys and values of a block lie, layer after layer.
+    fn parts(&self, block: u32) -> Vec<[Range<usize>; 2]> {
+        let part = |layer, length| {
+            let size = BLOCK_TOKENS * self.spec.kv_heads * length;
+            let start = (layer * self.spec.blocks + block as usize) * size;
+            start..start + size
+        };
+        (0..self.spec.layers).map(|l| [part(l, self.spec.key_length), part(l, self.spec.value_length)]).collect()
     }
 
     fn store(&mut self, slot: Slot, head: usize, key: &[f32], value: &[f32]) {
@@ -132,10 +188,7 @@ fn slot(sequence: &Sequence<'_>, layer: usize, position: usize, cache: &Referenc
     let len = sequence.blocks.len() * BLOCK_TOKENS;
     let missing = BackendError::OutOfRange { op, what: "position", index: position, len };
     let (block, token) = sequence.slot(position).ok_or(missing)?;
-    if block as usize >= cache.spec.blocks {
-        let index = block as usize;
-        return Err(BackendError::OutOfRange { op, what: "cache block", index, len: cache.spec.blocks });
-    }
+    BackendError::expect_blocks(op, &[block], cache.spec.blocks)?;
     Ok(Slot { layer, block, token })
 }
 

@@ -169,6 +169,28 @@ impl Backend for Reference {
         ReferenceCache::new(spec)
     }
 
+    fn block_bytes(&self, cache: &ReferenceCache) -> usize {
+        cache.block_bytes()
+    }
+
+    fn copy_block(&self, cache: &mut ReferenceCache, from: u32, to: u32) -> Result<(), BackendError> {
+        let mut contents = vec![0; cache.block_bytes()];
+        cache.save("copy_block", from, &mut contents)?;
+        cache.load("copy_block", to, &contents)
+    }
+
+    fn save_block(&self, cache: &ReferenceCache, block: u32, out: &mut [u8]) -> Result<(), BackendError> {
+        cache.save("save_block", block, out)
+    }
+
+    fn load_block(&self, cache: &mut ReferenceCache, block: u32, bytes: &[u8]) -> Result<(), BackendError> {
+        cache.load("load_block", block, bytes)
+    }
+
+    fn release_blocks(&self, cache: &mut ReferenceCache, blocks: &[u32]) -> Result<(), BackendError> {
+        cache.forget(blocks)
+    }
+
     fn embed(
         &self,
         table: &ReferenceWeight,
