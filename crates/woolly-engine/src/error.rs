@@ -25,6 +25,28 @@ pub enum Error {
         /// Tokens the context holds.
         n_ctx: usize,
     },
+    /// The prompt has more tokens than the whole cache has room for.
+    #[error("the prompt has {n_prompt} tokens, but the cache holds only {cache_tokens} in all")]
+    CacheTooSmall {
+        /// Tokens of the prompt, and of the answer so far.
+        n_prompt: usize,
+        /// Tokens that the cache holds.
+        cache_tokens: usize,
+    },
+    /// Too many requests wait already.
+    #[error("{waiting} requests wait already, and no more than {limit} may; try again later")]
+    QueueFull {
+        /// Requests that wait.
+        waiting: usize,
+        /// Most that may.
+        limit: usize,
+    },
+    /// The engine was shut down, or its thread died, before the answer was complete.
+    #[error("the engine has stopped")]
+    Stopped,
+    /// The operating system gave no thread for the engine.
+    #[error("the engine's thread could not be started: {0}")]
+    Thread(#[source] std::io::Error),
     /// A prompt token that the model does not know.
     #[error("prompt token {index} has id {id}, but the vocabulary has only {vocab_size} tokens")]
     UnknownToken {

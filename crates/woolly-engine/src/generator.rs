@@ -10,7 +10,7 @@ use std::time::Instant;
 use woolly_model::{Decoder, Step};
 use woolly_tensor::{BLOCK_TOKENS, Batch, Sequence};
 
-use crate::{CancelToken, Candidates, Error, FinishReason, Request, SamplerChain, Timings};
+use crate::{CancelToken, Candidates, Error, FinishReason, Request, SamplerChain, Timings, check_prompt};
 
 /// A decoder and the sequence in its cache.
 pub struct Generator {
@@ -90,17 +90,7 @@ impl Generator {
     }
 
     pub(crate) fn check_prompt(&self, prompt: &[u32]) -> Result<(), Error> {
-        let (n_prompt, n_ctx, vocab_size) = (prompt.len(), self.context, self.vocab_size());
-        if prompt.is_empty() {
-            return Err(Error::EmptyPrompt);
-        }
-        if n_prompt > n_ctx {
-            return Err(Error::PromptTooLong { n_prompt, n_ctx });
-        }
-        match prompt.iter().position(|&id| id as usize >= vocab_size) {
-            None => Ok(()),
-            Some(index) => Err(Error::UnknownToken { index, id: prompt[index], vocab_size }),
-        }
+        check_prompt(prompt, self.context, self.vocab_size())
     }
 
     /// Replaces the sequence by `ids`, keeping what the cache holds of their beginning.

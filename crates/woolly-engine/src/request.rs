@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::SamplingParams;
+use crate::{Error, SamplingParams};
 
 /// A prompt to continue, in token ids.
 #[derive(Clone, Debug)]
@@ -18,6 +18,21 @@ pub struct Request<'a> {
     pub end_ids: Arc<[u32]>,
     /// Stops the run from outside.
     pub cancel: CancelToken,
+}
+
+/// Refuses a prompt that is empty, longer than `context`, or has an id outside a vocabulary of `vocab_size`.
+pub(crate) fn check_prompt(prompt: &[u32], context: usize, vocab_size: usize) -> Result<(), Error> {
+    let (n_prompt, n_ctx) = (prompt.len(), context);
+    if prompt.is_empty() {
+        return Err(Error::EmptyPrompt);
+    }
+    if n_prompt > n_ctx {
+        return Err(Error::PromptTooLong { n_prompt, n_ctx });
+    }
+    match prompt.iter().position(|&id| id as usize >= vocab_size) {
+        None => Ok(()),
+        Some(index) => Err(Error::UnknownToken { index, id: prompt[index], vocab_size }),
+    }
 }
 
 /// Why a run produced no further token.

@@ -15,8 +15,13 @@ pub struct Timings {
     pub generated_tokens: usize,
     /// Decode steps: forward passes of a single token.
     pub decode_steps: usize,
-    /// Time of the decode steps and of drawing all generated tokens.
+    /// Time of the decode steps and of drawing all generated tokens; in an engine, from the first token to the last,
+    /// whatever else was computed meanwhile.
     pub decode_time: Duration,
+    /// Time from being handed in to the start, in an engine; zero elsewhere.
+    pub queue_time: Duration,
+    /// Times that an engine took the cache blocks away, so that something had to be computed again or fetched.
+    pub preemptions: usize,
 }
 
 impl Timings {
@@ -48,6 +53,7 @@ mod tests {
             generated_tokens: 5,
             decode_steps: 4,
             decode_time: Duration::from_millis(500),
+            ..Timings::default()
         };
         assert_eq!((timings.prompt_rate(), timings.decode_rate()), (Some(10.0), Some(8.0)));
         assert_eq!((Timings::default().prompt_rate(), Timings::default().decode_rate()), (None, None));

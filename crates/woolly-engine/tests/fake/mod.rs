@@ -1,6 +1,10 @@
 //! A decoder for tests whose model is known: it counts upwards, and each token's logits depend on the tokens before it
 //! only through what is in the cache, so that a wrong position or a stale cache shows.
 
+#![allow(dead_code, reason = "each test that includes this module uses its part of it")]
+
+pub(crate) mod recalling;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -135,7 +139,7 @@ fn config() -> Config {
     for key in ["block_count", "attention.head_count"] {
         file.set(&format!("llama.{key}"), 1_u32);
     }
-    file.set("llama.context_length", 64_u32);
+    file.set("llama.context_length", 4096_u32);
     for (name, dims) in shapes {
         let bytes = dims.iter().product::<u64>() as usize * 4;
         file.tensor(name, dims, TensorType::F32, vec![0; bytes]);

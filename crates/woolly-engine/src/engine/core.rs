@@ -1,0 +1,325 @@
+//! The engine thread: takes requests in, plans a step, computes it, hands tokens out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use woolly_model::{Decoder, Step};
+use woolly_tensor::{Batch, Sequence};
+
+use super::desk::{Closing, Desk};
+use super::slot::Slot;
+use super::stats::{add, set};
+use super::store::Store;
+use crate::schedule::{CostModel, Plan, Policy, Queue, RequestId, State, Work, plan};
+use crate::{Candidates, Error, FinishReason};
+
+/// Everything that the engine thread owns.
+pub(crate) struct Core {
+    pub(crate) desk: Arc<Desk>,
+    decoder: Box<dyn Decoder>,
+    store: Store,
+    policy: Policy,
+    queue: Queue,
+    cost: CostModel,
+    slots: HashMap<RequestId, Slot>,
+    /// In order of their start.
+    running: Vec<RequestId>,
+    context: usize,
+    began: Instant,
+    buffers: Buffers,
+}
+
+/// What a step needs, kept from one to the next.
+struct Buffers {
+    ids: Vec<u32>,
+    outputs: Vec<u32>,
+    /// `[max_outputs, vocab_size]`.
+    logits: Vec<f32>,
+    candidates: Candidates,
+}
+
+/// A part of a step that has its blocks.
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    id: RequestId,
+    rows: usize,
+    /// Whether these are the last of its known tokens, so that the next one is drawn.
+    draws: bool,
+}
+
+impl Core {
+    pub(crate) fn new(
+        desk: Arc<Desk>,
+        decoder: Box<dyn Decoder>,
+        policy: Policy,
+        queue: Queue,
+        context: usize,
+    ) -> Self {
+        let vocab_size = decoder.config().vocab_size;
+        let buffers = Buffers {
+            ids: Vec::with_capacity(policy.max_rows),
+            outputs: Vec::with_capacity(policy.max_sequences),
+            logits: vec![0.0; policy.max_sequences * vocab_size],
+            candidates: Candidates::with_capacity(vocab_size),
+        };
+        let store = Store::new(decoder.cache_blocks());
+        set(&desk.counters.blocks_total, store.total());
+        Self {
+            desk,
+            decoder,
+            store,
+            policy,
+            queue,
+            cost: CostModel::default(),
+            slots: HashMap::new(),
+            running: Vec::new(),
+            context,
+            began: Instant::now(),
+            buffers,
+        }
+    }
+
+    /// Works until the engine is closed.
+    pub(crate) fn run(mut self) {
+        while self.turn() {}
+        let ids: Vec<RequestId> = self.slots.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.end(id, Err(Error::Stopped)));
+    }
+
+    /// Does one step, or waits for something to do; returns whether to go on.
+    fn turn(&mut self) -> bool {
+        let closing = self.receive();
+        if closing == Closing::Now || closing == Closing::Drain && self.slots.is_empty() {
+            return false;
+        }
+        let plan = self.plan();
+        self.report();
+        match plan.wait_until {
+            _ if !plan.work.is_empty() => self.execute(&plan),
+            // While draining nobody else will come.
+            Some(until) if closing == Closing::Open => self.desk.wait(Some(self.began + until)),
+            Some(_) => self.policy.gather.max_wait = Duration::ZERO,
+            None if self.slots.is_empty() => self.desk.wait(None),
+            None => self.refuse_next(),
+        }
+        true
+    }
+
+    /// Takes in what was handed in and drops what is no longer wanted.
+    fn receive(&mut self) -> Closing {
+        let news = self.desk.news(self.queue.len());
+        for slot in news.arrivals {
+            self.queue.set_weight(&slot.flow, slot.weight);
+            self.queue.add(slot.waiting(self.began));
+            self.slots.insert(slot.id, slot);
+        }
+        let flagged = self.slots.values().filter(|slot| slot.is_cancelled()).map(|slot| slot.id);
+        let cancelled: Vec<RequestId> = flagged.chain(news.abandoned).collect();
+        for id in cancelled {
+            self.end(id, Ok(FinishReason::Cancelled));
+        }
+        news.closing
+    }
+
+    fn plan(&self) -> Plan {
+        let running: Vec<_> = self.running.iter().filter_map(|id| self.slots.get(id)?.active()).collect();
+        let cached = |id: RequestId| {
+            self.slots.get(&id).map(|slot| self.store.lookup(&slot.tokens, slot.salt)).unwrap_or_default()
+        };
+        let state = State {
+            now: self.began.elapsed(),
+            running: &running,
+            queue: &self.queue,
+            free_blocks: self.store.free(),
+            total_blocks: self.store.total(),
+            cached: &cached,
+            cost: &self.cost,
+        };
+        plan(&self.policy, &state)
+    }
+
+    fn report(&self) {
+        let counters = &self.desk.counters;
+        set(&counters.running, self.running.len());
+        set(&counters.waiting, self.queue.len());
+        set(&counters.blocks_used, self.store.total() - self.store.free());
+    }
+
+    fn execute(&mut self, plan: &Plan) {
+        plan.preempt.iter().for_each(|&id| self.preempt(id));
+        plan.admit.iter().for_each(|&id| self.start(id));
+        let items = self.reserve(&plan.work);
+        self.report();
+        if items.is_empty() {
+            return;
+        }
+        let begin = Instant::now();
+        let done = self.compute(&items);
+        let time = begin.elapsed();
+        self.count(plan, time);
+        match done {
+            Ok(()) => {
+                self.cost.observe(&plan.load, time.as_secs_f64() * 1000.0);
+                self.advance(&items);
+            }
+            Err(error) => self.isolate(&items, error),
+        }
+    }
+
+    fn count(&self, plan: &Plan, time: Duration) {
+        let counters = &self.desk.counters;
+        add(&counters.steps, 1);
+        counters.busy_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        add(&counters.decode_rows, plan.load.decode_rows);
+        add(&counters.computed_prompt_tokens, plan.load.prefill_tokens);
+    }
+
+    /// Takes a running request's blocks; it goes on later, and its answer stays the same.
+    fn preempt(&mut self, id: RequestId) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        if let Some(held) = slot.held.take() {
+            self.store.close(held);
+        }
+        slot.computed = 0;
+        slot.timings.preemptions += 1;
+        self.running.retain(|&running| running != id);
+        self.queue.add(slot.waiting(self.began));
+        self.queue.stop(&slot.flow);
+        add(&self.desk.counters.preemptions, 1);
+    }
+
+    fn start(&mut self, id: RequestId) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        let is_new = slot.chain.is_none();
+        let (held, cached) = self.store.open(&slot.tokens, slot.salt);
+        let started = slot.start(held, cached, self.decoder.config().vocab_size, self.context);
+        self.queue.start(id, slot.tokens.len() - slot.computed);
+        self.running.push(id);
+        if is_new {
+            add(&self.desk.counters.prompt_tokens, slot.tokens.len());
+            add(&self.desk.counters.cached_tokens, slot.computed);
+        }
+        if let Err(error) = started {
+            self.end(id, Err(error));
+        }
+    }
+
+    /// Gets the blocks for what is to be computed; what gets none is left for a later step.
+    fn reserve(&mut self, work: &[Work]) -> Vec<Item> {
+        let mut items = Vec::with_capacity(work.len());
+        for &Work { id, rows } in work {
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            let rows = rows.min(slot.tokens.len() - slot.computed);
+            // A prompt takes its blocks all at once: it was admitted because they are there.
+            let tokens = if rows == 1 { slot.computed + 1 } else { slot.tokens.len() };
+            if slot.held.as_mut().is_some_and(|held| self.store.reserve(held, tokens)) {
+                items.push(Item { id, rows, draws: slot.computed + rows == slot.tokens.len() });
+            }
+        }
+        items
+    }
+
+    /// Computes the items in one step; logits of those that draw lie in their order.
+    fn compute(&mut self, items: &[Item]) -> Result<(), Error> {
+        let Self { slots, decoder, buffers, .. } = self;
+        let Buffers { ids, outputs, logits, .. } = buffers;
+        ids.clear();
+        outputs.clear();
+        let mut sequences = Vec::with_capacity(items.len());
+        for item in items {
+            let Some(slot) = slots.get(&item.id) else { continue };
+            let Some(held) = &slot.held else { continue };
+            let first = ids.len();
+            ids.extend_from_slice(&slot.tokens[slot.computed..slot.computed + item.rows]);
+            sequences.push(Sequence { rows: first..ids.len(), start: slot.computed, blocks: held.blocks() });
+            if item.draws {
+                outputs.extend(u32::try_from(ids.len() - 1));
+            }
+        }
+        let wanted = outputs.len() * decoder.config().vocab_size;
+        let batch = Batch { sequences: &sequences };
+        Ok(decoder.forward(Step { ids, batch, outputs }, &mut logits[..wanted])?)
+    }
+
+    /// After a step: what was computed counts, and who is complete draws a token.
+    fn advance(&mut self, items: &[Item]) {
+        let mut row = 0;
+        for item in items {
+            let Some(slot) = self.slots.get_mut(&item.id) else { continue };
+            slot.computed += item.rows;
+            if item.draws {
+                let ending = self.draw(item.id, row);
+                row += 1;
+                if let Some(outcome) = ending {
+                    self.end(item.id, outcome);
+                }
+            }
+        }
+    }
+
+    /// Draws a token from a row of logits; returns how the request ends, if it does.
+    fn draw(&mut self, id: RequestId, row: usize) -> Option<Result<FinishReason, Error>> {
+        let vocab_size = self.decoder.config().vocab_size;
+        let Buffers { logits, candidates, .. } = &mut self.buffers;
+        let slot = self.slots.get_mut(&id)?;
+        let logits = &logits[row * vocab_size..][..vocab_size];
+        let token = match slot.chain.as_mut()?.sample(logits, candidates) {
+            Ok(token) => token,
+            Err(error) => return Some(Err(error)),
+        };
+        let known = slot.tokens.len();
+        let reason = slot.draw(token, self.context);
+        if slot.tokens.len() > known {
+            add(&self.desk.counters.generated_tokens, 1);
+            self.queue.charge_output(&slot.flow);
+        }
+        reason.map(Ok)
+    }
+
+    /// A step failed: computes its parts one by one, so that only those fail that fail alone.
+    fn isolate(&mut self, items: &[Item], error: Error) {
+        if let [item] = items {
+            return self.end(item.id, Err(error));
+        }
+        for item in items {
+            match self.compute(&[*item]) {
+                Ok(()) => self.advance(&[*item]),
+                Err(error) => self.end(item.id, Err(error)),
+            }
+        }
+    }
+
+    /// The next request does not fit even into an empty cache.
+    fn refuse_next(&mut self) {
+        let next = self.queue.in_order(self.began.elapsed(), self.policy.max_queue).next().map(|w| (w.id, w.known));
+        let cache_tokens = self.store.total() * woolly_tensor::BLOCK_TOKENS;
+        if let Some((id, n_prompt)) = next {
+            self.end(id, Err(Error::CacheTooSmall { n_prompt, cache_tokens }));
+        }
+    }
+
+    /// Ends a request, wherever it is, and frees what it holds.
+    fn end(&mut self, id: RequestId, outcome: Result<FinishReason, Error>) {
+        let Some(mut slot) = self.slots.remove(&id) else { return };
+        let counters = &self.desk.counters;
+        add(&counters.finished, 1);
+        match &outcome {
+            Err(_) => add(&counters.failed, 1),
+            Ok(FinishReason::Cancelled) => add(&counters.cancelled, 1),
+            Ok(_) => {}
+        }
+        match slot.held.take() {
+            Some(held) => {
+                self.store.close(held);
+                self.running.retain(|&running| running != id);
+                self.queue.stop(&slot.flow);
+            }
+            None => drop(self.queue.remove(id)),
+        }
+        // Before the asker learns of it, so that the counters never lag behind what is known.
+        self.report();
+        slot.end(outcome);
+    }
+}

@@ -1,0 +1,110 @@
+//! Where requests are handed in: all that callers and the engine thread share.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use super::slot::Slot;
+use super::stats::{Counters, set};
+use crate::Error;
+use crate::schedule::RequestId;
+
+/// How the engine is to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Closing {
+    /// Not at all.
+    #[default]
+    Open,
+    /// When everything handed in is answered.
+    Drain,
+    /// At once.
+    Now,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    arrivals: Vec<Slot>,
+    abandoned: Vec<RequestId>,
+    next_id: u64,
+    closing: Closing,
+}
+
+/// What came in since the engine thread looked last.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    pub(crate) arrivals: Vec<Slot>,
+    pub(crate) abandoned: Vec<RequestId>,
+    pub(crate) closing: Closing,
+}
+
+/// The desk.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    state: Mutex<State>,
+    changed: Condvar,
+    pub(crate) counters: Counters,
+    max_queued: usize,
+}
+
+impl Desk {
+    pub(crate) fn new(max_queued: usize) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), counters: Counters::default(), max_queued }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands in a request, which gets its number here.
+    pub(crate) fn submit(&self, make: impl FnOnce(RequestId) -> Slot) -> Result<RequestId, Error> {
+        let mut state = self.lock();
+        if state.closing != Closing::Open {
+            return Err(Error::Stopped);
+        }
+        let waiting = self.counters.waiting.load(Relaxed) as usize + state.arrivals.len();
+        if waiting >= self.max_queued {
+            return Err(Error::QueueFull { waiting, limit: self.max_queued });
+        }
+        let id = RequestId(state.next_id);
+        state.next_id += 1;
+        state.arrivals.push(make(id));
+        self.counters.submitted.fetch_add(1, Relaxed);
+        drop(state);
+        self.changed.notify_one();
+        Ok(id)
+    }
+
+    /// Says that nobody waits for a request any more.
+    pub(crate) fn abandon(&self, id: RequestId) {
+        self.lock().abandoned.push(id);
+        self.changed.notify_one();
+    }
+
+    /// Asks the engine to end; a request to end at once is not taken back.
+    pub(crate) fn close(&self, how: Closing) {
+        let mut state = self.lock();
+        state.closing = state.closing.max(how);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Takes what came in; `waiting` requests are with the engine thread now.
+    pub(crate) fn news(&self, waiting: usize) -> News {
+        let mut state = self.lock();
+        let arrivals = std::mem::take(&mut state.arrivals);
+        set(&self.counters.waiting, waiting + arrivals.len());
+        News { arrivals, abandoned: std::mem::take(&mut state.abandoned), closing: state.closing }
+    }
+
+    /// Waits until there is news, or until `deadline`.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) {
+        let mut state = self.lock();
+        while state.arrivals.is_empty() && state.abandoned.is_empty() && state.closing == Closing::Open {
+            state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) if left.is_zero() => return,
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+    }
+}
