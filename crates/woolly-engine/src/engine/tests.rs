@@ -268,7 +268,7 @@ fn priorities_and_flows_decide_who_starts() {
         let submission = Submission { flow: flow.into(), priority, ..request(&[2; 20], 1).into() };
         engine.submit(submission).expect("accepted")
     };
-    let mut streams = vec![submit("a", 0), submit("a", 0), submit("b", 0), submit("b", 5)];
+    let mut streams = [submit("a", 0), submit("a", 0), submit("b", 0), submit("b", 5)];
     drop(step);
     drop(ids(first));
     let drawn = |stream: &mut TokenStream| {
