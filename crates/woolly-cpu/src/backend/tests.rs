@@ -18,6 +18,9 @@ fn with(level: Level, threads: usize) -> Cpu {
 woolly_tensor::conformance!(scalar, with(Level::Scalar, 2), Tolerance::INT8);
 woolly_tensor::conformance!(avx2, with(Level::Avx2, 2), Tolerance::INT8);
 woolly_tensor::conformance!(avx512, with(Level::Avx512, 2), Tolerance::INT8);
+// The tiles' bfloat16 is off by at most 2^-8 of every term, which is within what eight-bit activations are allowed:
+// 1/254 of the largest activation of a block.
+woolly_tensor::conformance!(amx, with(Level::Amx, 2), Tolerance::INT8);
 
 #[test]
 fn the_description_says_what_is_used() {
