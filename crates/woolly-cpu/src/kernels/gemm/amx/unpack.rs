@@ -279,7 +279,7 @@ mod tests {
                 for (e, &want) in expected.iter().enumerate().take(columns.next_multiple_of(COLUMNS)) {
                     let found = bf16_to_f32(found[e / COLUMNS * STEP + e % COLUMNS]);
                     // Half a step of bfloat16, and what single precision loses on the way.
-                    let bound = want.abs() * (1.0 / 256.0 + 1e-6) / 2.0 + 4e-6;
+                    let bound = want.abs() * (1.0 / 256.0 + 1e-6) + 4e-6;
                     assert!((found - want).abs() <= bound, "{ty}, {columns} columns, [{e}]: {found}, codec {want}");
                 }
             }
