@@ -223,7 +223,7 @@ impl<'a> Operation<'a> {
         let (even, odd) = blocks[..2 * BLOCK].split_at_mut(BLOCK);
         match self.activation {
             None => {
-                let block = if strip % 2 == 0 { even } else { odd };
+                let block = if strip.is_multiple_of(2) { even } else { odd };
                 // SAFETY: an item belongs to one thread, and the rows and tokens are those of the block.
                 unsafe { out::write(&self.targets[target], first..first + rows, tokens, block) };
             }
