@@ -43,7 +43,6 @@ pub(crate) fn levels() -> Vec<Level> {
 
 /// Returns the proof that there is AMX, or says that the test named `test` is skipped.
 #[cfg(target_arch = "x86_64")]
-#[expect(clippy::print_stderr, reason = "a test that cannot run says so")]
 pub(crate) fn amx(test: &str) -> Option<crate::isa::Amx> {
     let amx = crate::isa::Amx::new();
     if amx.is_none() {
