@@ -31,4 +31,5 @@ pub(crate) use request::check_prompt;
 pub use request::{CancelToken, FinishReason, Request};
 pub use rng::Rng;
 pub use sample::{Sampler, SamplerChain};
+pub use score::{Rows, Walk};
 pub use timings::Timings;

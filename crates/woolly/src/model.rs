@@ -24,6 +24,10 @@ pub struct Model(Arc<Inner>);
 
 struct Inner {
     loaded: Box<dyn Loaded>,
+    /// The file, for what makes another model of this one.
+    file: GGUFLoader,
+    device: Device,
+    threads: Option<usize>,
     tokenizer: Tokenizer,
     template: ChatTemplate,
     end_ids: Arc<[u32]>,
@@ -111,6 +115,18 @@ impl Model {
         self.0.loaded.describe()
     }
 
+    /// Returns the file that the model was loaded from.
+    pub(crate) fn file(&self) -> &GGUFLoader {
+        &self.0.file
+    }
+
+    /// Loads `file`, the same model with other data, with the settings of this one.
+    pub(crate) fn reload(&self, file: &GGUFLoader) -> Result<Self, Error> {
+        let Inner { device, threads, context, cache_type, .. } = *self.0;
+        let builder = ModelBuilder { threads, ..ModelBuilder::default() };
+        builder.device(device).context(context).cache_type(cache_type).load_from(file)
+    }
+
     pub(crate) fn template(&self) -> &ChatTemplate {
         &self.0.template
     }
@@ -194,17 +210,19 @@ impl<'a> ModelBuilder<'a> {
     /// # Errors
     /// [`Error::Model`] when the architecture is unknown or the file contradicts itself, [`Error::Text`] when its
     /// tokenizer is unknown, [`Error::ContextTooLong`].
-    pub fn load_from(self, loader: &GGUFLoader) -> Result<Model, Error> {
+    pub fn load_from(mut self, loader: &GGUFLoader) -> Result<Model, Error> {
         let summary = Summary::of(loader)?;
         // The architecture before the tokenizer: of two unknown things, it is the one to tell.
-        let mut report = self.on_progress.unwrap_or_else(|| Box::new(|_| ()));
+        let mut report = self.on_progress.take().unwrap_or_else(|| Box::new(|_| ()));
         let loaded = self.device.load(loader, self.threads, &mut report)?;
         let tokenizer = Tokenizer::from_metadata(loader.metadata())?;
         let template = ChatTemplate::from_metadata(loader.metadata(), &tokenizer);
         let context = resolve_context(self.context, loaded.config().context_length)?;
         let end_ids = tokenizer.end_of_generation().into();
         let cache_type = self.cache_type.unwrap_or(CacheType::F16);
-        Ok(Model(Arc::new(Inner { loaded, tokenizer, template, end_ids, summary, context, cache_type })))
+        let (file, Self { device, threads, .. }) = (loader.clone(), self);
+        let model = Inner { loaded, file, device, threads, tokenizer, template, end_ids, summary, context, cache_type };
+        Ok(Model(Arc::new(model)))
     }
 }
 

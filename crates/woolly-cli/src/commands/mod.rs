@@ -21,4 +21,11 @@ macro_rules! commands {
     };
 }
 
-commands! { run => Run, show => Show, tokenize => Tokenize, perplexity => Perplexity, quantize => Quantize }
+commands! {
+    run => Run,
+    show => Show,
+    tokenize => Tokenize,
+    perplexity => Perplexity,
+    compare => Compare,
+    quantize => Quantize,
+}
