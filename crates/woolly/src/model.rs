@@ -10,7 +10,7 @@ use woolly_model::{Config, LoadProgress, RunnerOptions};
 use woolly_tensor::CacheType;
 use woolly_text::{ChatTemplate, Tokenizer};
 
-use crate::device::Loaded;
+use crate::device::{Loaded, Watched};
 use crate::{Chat, Completion, Device, Error, GenerateOptions, Session, Summary, plan};
 
 /// Context of a session when nothing is said: enough for a conversation, little enough to fit anywhere.
@@ -125,6 +125,11 @@ impl Model {
         let Inner { device, threads, context, cache_type, .. } = *self.0;
         let builder = ModelBuilder { threads, ..ModelBuilder::default() };
         builder.device(device).context(context).cache_type(cache_type).load_from(file)
+    }
+
+    /// Loads the model once more, on a device that is watched.
+    pub(crate) fn watched(&self) -> Result<Watched, Error> {
+        self.0.device.watch(&self.0.file, self.0.threads)
     }
 
     pub(crate) fn template(&self) -> &ChatTemplate {

@@ -127,6 +127,11 @@ impl Windows {
         Ok(Self { ids, window, total, bos: tokenizer.bos().filter(|_| tokenizer.add_bos()) })
     }
 
+    /// The number of windows.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
     /// The ids of each window.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Vec<u32>> {
         self.ids.chunks_exact(self.window).take(self.total).map(|ids| {

@@ -28,4 +28,5 @@ commands! {
     perplexity => Perplexity,
     compare => Compare,
     quantize => Quantize,
+    imatrix => Imatrix,
 }
