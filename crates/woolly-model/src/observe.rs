@@ -170,6 +170,26 @@ impl<B: Backend> Backend for Observed<B> {
         self.inner.cache(spec)
     }
 
+    fn block_bytes(&self, cache: &Self::Cache) -> usize {
+        self.inner.block_bytes(cache)
+    }
+
+    fn copy_block(&self, cache: &mut Self::Cache, from: u32, to: u32) -> Result<(), BackendError> {
+        self.inner.copy_block(cache, from, to)
+    }
+
+    fn save_block(&self, cache: &Self::Cache, block: u32, out: &mut [u8]) -> Result<(), BackendError> {
+        self.inner.save_block(cache, block, out)
+    }
+
+    fn load_block(&self, cache: &mut Self::Cache, block: u32, saved: &[u8]) -> Result<(), BackendError> {
+        self.inner.load_block(cache, block, saved)
+    }
+
+    fn release_blocks(&self, cache: &mut Self::Cache, blocks: &[u32]) -> Result<(), BackendError> {
+        self.inner.release_blocks(cache, blocks)
+    }
+
     fn embed(&self, table: &Self::Weight, ids: &[u32], scale: f32, out: &mut Self::Tensor) -> Result<(), BackendError> {
         self.inner.embed(&table.inner, ids, scale, &mut out.inner)?;
         out.rows = ids.len();
