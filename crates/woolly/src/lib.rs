@@ -36,7 +36,6 @@
 #![forbid(unsafe_code)]
 
 mod chat;
-mod compare;
 mod completion;
 mod device;
 mod error;
@@ -52,14 +51,12 @@ mod session;
 mod summary;
 
 pub use chat::{Chat, ChatStream, Message};
-pub use compare::{CompareOptions, Comparison, Distribution, OnCompared};
 pub use completion::{Chunk, Completion, FinishReason, Usage};
 pub use device::Device;
 pub use error::{Error, ErrorKind};
 pub use model::{Model, ModelBuilder};
 pub use options::GenerateOptions;
 pub use perplexity::{OnWindow, Perplexity, PerplexityOptions};
-pub use quantize::{QuantType, QuantizationConfig, benchmark_perplexity};
 pub use session::{Session, Stream};
 pub use summary::{Summary, TypeShare};
 
@@ -73,8 +70,8 @@ pub use woolly_text::Tokenizer;
 /// What most programs need, in one line.
 pub mod prelude {
     pub use crate::{
-        CancelToken, Chat, Completion, Error, FinishReason, GGUFLoader, GenerateOptions, Model, QuantType,
-        QuantizationConfig, SamplingParams, Session, Stream, benchmark_perplexity,
+        CancelToken, Chat, Completion, Error, FinishReason, GGUFLoader, GenerateOptions, Model, SamplingParams,
+        Session, Stream,
     };
 }
 

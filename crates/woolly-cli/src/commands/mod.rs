@@ -21,12 +21,4 @@ macro_rules! commands {
     };
 }
 
-commands! {
-    run => Run,
-    show => Show,
-    tokenize => Tokenize,
-    perplexity => Perplexity,
-    compare => Compare,
-    quantize => Quantize,
-    imatrix => Imatrix,
-}
+commands! { run => Run, show => Show, tokenize => Tokenize, perplexity => Perplexity, quantize => Quantize }
