@@ -41,10 +41,13 @@ fn documentation_and_output_have_the_same_keys() {
     let model = Fixture::chat().write(dir.path()).display().to_string();
     let text = dir.path().join("text").display().to_string();
     fs::write(&text, "abcdefghijklmnop").expect("written");
-    let cases: [(&str, &[&str]); 4] = [
+    let imatrix = dir.path().join("imatrix.gguf").display().to_string();
+    let cases: [(&str, &[&str]); 6] = [
         ("run", &["run", &model, "ab", "-n", "3", "--json"]),
         ("show", &["show", &model, "--tensors", "--template", "--json"]),
         ("tokenize", &["tokenize", &model, "ab", "--json"]),
+        ("compare", &["compare", &model, &model, "-f", &text, "-c", "8", "--json"]),
+        ("imatrix", &["imatrix", "-m", &model, "-f", &text, "-c", "8", "-o", &imatrix, "--json"]),
         ("perplexity", &["perplexity", "-m", &model, "-f", &text, "-c", "8", "--json"]),
     ];
     for (command, arguments) in cases {

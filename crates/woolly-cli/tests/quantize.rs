@@ -119,3 +119,21 @@ fn quantised_files_are_quantised_again_only_on_request() {
     assert_eq!((refused.code, refused.stderr.contains("--allow-requantize")), (Some(2), true), "{}", refused.stderr);
     again(&["--allow-requantize"]).success();
 }
+
+#[test]
+fn an_importance_matrix_is_made_and_used() {
+    let bench = Bench::new();
+    let (matrix, text) = (bench.path("imatrix.gguf"), bench.path("text"));
+    fs::write(&text, "abcdefghijklmnopqrstuvwxyz").expect("written");
+    let made = woolly(&["imatrix", "-m", &bench.input, "-f", &text, "-c", "8", "-o", &matrix]).success();
+    assert!(made.contains("7 tensors, 3 windows of 8"), "{made}");
+    bench.run(&["--imatrix", &matrix], &["IQ2_XXS"]).success();
+    let shown =
+        woolly(&["run", &bench.path("out.gguf"), "abc", "-n", "4", "--temp", "0", "--no-conversation"]).success();
+    assert!(shown.contains("defg"), "{shown}");
+    for (file, part) in [(text.as_str(), "is no importance matrix"), (&bench.input, "is no importance matrix")] {
+        let refused = bench.run(&["--force", "--imatrix", file], &["Q4_0"]);
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains(part) && refused.stderr.contains("woolly imatrix"), "{}", refused.stderr);
+    }
+}

@@ -41,6 +41,16 @@ pub(crate) fn levels() -> Vec<Level> {
     Level::available().collect()
 }
 
+/// Returns the proof that there is AMX, or says that the test named `test` is skipped.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn amx(test: &str) -> Option<crate::isa::Amx> {
+    let amx = crate::isa::Amx::new();
+    if amx.is_none() {
+        eprintln!("skipped: {test}: this processor has no AMX, or the system does not grant it");
+    }
+    amx
+}
+
 /// Returns a matrix of random blocks whose values are finite and not all tiny.
 pub(crate) fn blocks(ty: TensorType, columns: usize, rows: usize, seed: u64) -> Vec<u8> {
     let mut random = Random::new(seed);

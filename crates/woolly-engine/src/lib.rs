@@ -14,7 +14,6 @@ mod error;
 #[path = "../tests/fake/mod.rs"]
 mod fake;
 mod generator;
-pub mod kv;
 mod params;
 mod request;
 mod rng;
@@ -32,4 +31,5 @@ pub(crate) use request::check_prompt;
 pub use request::{CancelToken, FinishReason, Request};
 pub use rng::Rng;
 pub use sample::{Sampler, SamplerChain};
+pub use score::{Rows, Walk};
 pub use timings::Timings;

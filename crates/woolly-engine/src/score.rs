@@ -1,4 +1,6 @@
-//! How likely a model finds a given text: the measurement behind perplexity.
+//! Logits of given ids, and how likely a model finds them: the measurement behind perplexity.
+
+use std::ops::Range;
 
 use crate::{CancelToken, Error, Generator};
 
@@ -21,42 +23,79 @@ impl Generator {
         if first == 0 {
             return Err(Error::Parameter { name: "first", value: "0".to_owned(), allowed: "at least 1" });
         }
-        self.check_prompt(ids)?;
-        self.clear();
-        self.restart(ids);
-        let done = self.score_known(ids, first, cancel, out);
-        self.clear();
-        done
-    }
-
-    /// The row of token `i − 1` predicts token `i`; the last token predicts nothing that is asked for.
-    fn score_known(
-        &mut self,
-        ids: &[u32],
-        first: usize,
-        cancel: &CancelToken,
-        out: &mut Vec<f64>,
-    ) -> Result<bool, Error> {
-        let (silent, rows_in_all) = (first - 1, ids.len() - 1);
-        let scored_rows = self.max_rows().min(self.max_outputs());
-        let outputs: Vec<u32> = (0_u32..).take(scored_rows).collect();
-        while self.computed() < rows_in_all {
-            if cancel.is_cancelled() {
-                return Ok(false);
-            }
-            let start = self.computed();
-            if start < silent {
-                self.compute((silent - start).min(self.max_rows()).min(rows_in_all - start), &[])?;
-                continue;
-            }
-            let rows = (rows_in_all - start).min(scored_rows);
-            self.compute(rows, &outputs[..rows])?;
-            let logits = self.logits.chunks_exact(self.vocab_size());
-            for (row, &target) in logits.zip(&ids[start + 1..=start + rows]) {
+        // The row of token `i − 1` predicts token `i`; the last token predicts nothing that is asked for.
+        let mut walk = self.walk(ids, first - 1..ids.len().saturating_sub(1))?;
+        while !cancel.is_cancelled() {
+            let Some(rows) = walk.advance()? else { return Ok(true) };
+            for (row, &target) in rows.logits.chunks_exact(rows.columns).zip(&ids[rows.first + 1..]) {
                 out.push(surprise(row, target)?);
             }
         }
-        Ok(true)
+        Ok(false)
+    }
+
+    /// Begins to compute `ids` from the first to row `rows.end`, with the logits of `rows` (counted from the first id);
+    /// [`Walk::advance`] goes on. The cache is emptied before and after.
+    ///
+    /// # Errors
+    /// [`Error::EmptyPrompt`], [`Error::PromptTooLong`] and [`Error::UnknownToken`] for the ids.
+    pub fn walk(&mut self, ids: &[u32], rows: Range<usize>) -> Result<Walk<'_>, Error> {
+        self.check_prompt(ids)?;
+        self.clear();
+        self.restart(ids);
+        let step = self.max_rows().min(self.max_outputs());
+        let outputs = (0_u32..).take(step).collect();
+        Ok(Walk { generator: self, rows: rows.start..rows.end.min(ids.len()), outputs })
+    }
+}
+
+/// Known ids on their way through a model.
+pub struct Walk<'a> {
+    generator: &'a mut Generator,
+    /// Those whose logits are wanted.
+    rows: Range<usize>,
+    outputs: Vec<u32>,
+}
+
+/// Logits of some rows.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// The first of the rows, counted from the first id; row `i` predicts id `i + 1`.
+    pub first: usize,
+    /// `[rows, columns]`, row-major.
+    pub logits: &'a [f32],
+    /// The size of the vocabulary.
+    pub columns: usize,
+}
+
+impl Walk<'_> {
+    /// Computes the next of the wanted rows, as many as a step can have; `None` after the last.
+    ///
+    /// Two walks over as many ids with the same rows wanted and equal sizes of a step return the same rows each time.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the device fails.
+    pub fn advance(&mut self) -> Result<Option<Rows<'_>>, Error> {
+        loop {
+            let start = self.generator.computed();
+            if start >= self.rows.end {
+                return Ok(None);
+            }
+            if start < self.rows.start {
+                self.generator.compute((self.rows.start - start).min(self.generator.max_rows()), &[])?;
+                continue;
+            }
+            let rows = (self.rows.end - start).min(self.outputs.len());
+            self.generator.compute(rows, &self.outputs[..rows])?;
+            let columns = self.generator.vocab_size();
+            return Ok(Some(Rows { first: start, logits: &self.generator.logits[..rows * columns], columns }));
+        }
+    }
+}
+
+impl Drop for Walk<'_> {
+    fn drop(&mut self) {
+        self.generator.clear();
     }
 }
 

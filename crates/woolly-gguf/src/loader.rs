@@ -1,8 +1,9 @@
 //! Opening a model: one file, or all parts of a split one, as one set of metadata and tensors.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::bytes::SharedBytes;
 use crate::error::{Error, SplitFault, TensorFault};
@@ -15,15 +16,17 @@ use crate::tensor::TensorInfo;
 
 /// An opened model of one or several files.
 ///
-/// Dropping it does not invalidate what was taken from it: [`SharedBytes`] keep their file mapped.
-#[derive(Debug)]
+/// Dropping it does not invalidate what was taken from it: [`SharedBytes`] keep their file mapped. Clones are cheap and
+/// share everything.
+#[derive(Clone, Debug)]
 pub struct GGUFLoader {
-    parts: Vec<Part>,
+    parts: Arc<[Part]>,
     version: u32,
     alignment: u64,
-    metadata: Metadata,
-    tensors: Vec<TensorInfo>,
-    by_name: HashMap<Arc<str>, usize>,
+    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) tensors: Arc<[TensorInfo]>,
+    by_name: Arc<HashMap<Arc<str>, usize>>,
+    pub(crate) file_bytes: u64,
 }
 
 impl GGUFLoader {
@@ -71,9 +74,10 @@ impl GGUFLoader {
         self.alignment
     }
 
-    /// Returns the length of all files together, in bytes.
+    /// Returns the length of all files together, in bytes; with tensors [replaced](Self::with_tensors), about what it
+    /// would be if the model were written.
     pub fn file_bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.bytes.len() as u64).sum()
+        self.file_bytes
     }
 
     /// Returns the path of the (first) file; `None` for a model in memory.
@@ -106,6 +110,21 @@ impl GGUFLoader {
         info.bytes.clone()
     }
 
+    /// Gives back the memory of the pages that hold `range` of a tensor's data, counted from its first byte, and nothing
+    /// else; they come from the file again when they are next read. For passes over a model larger than the memory to be
+    /// spent on it; a help only, without effect on models in memory and on systems other than Linux.
+    pub fn release(&self, info: &TensorInfo, range: Range<usize>) {
+        let source = self.parts.get(info.part).and_then(|part| Some((part.source.as_ref()?, &part.bytes)));
+        let Some((source, whole)) = source else { return };
+        let mapping = source.mapping.as_ref().and_then(Weak::upgrade);
+        let (Some(mapping), Ok(offset)) = (mapping, usize::try_from(info.offset)) else { return };
+        // The data of a replaced tensor lie elsewhere.
+        if !std::ptr::addr_eq(Arc::as_ptr(&info.bytes.owner()), Arc::as_ptr(&whole.owner())) {
+            return;
+        }
+        mapping.release(offset.saturating_add(range.start)..offset.saturating_add(range.end.min(info.bytes.len())));
+    }
+
     /// Compares the files' lengths and modification times with those at opening.
     ///
     /// # Errors
@@ -120,8 +139,10 @@ impl GGUFLoader {
         check_places(&opened)?;
         let (parts, parsed): (Vec<_>, Vec<_>) = opened.into_iter().unzip();
         let Parsed { version, alignment, metadata, tensors } = split::join(parsed)?;
-        let by_name = index(&tensors, &parts)?;
-        Ok(Self { parts, version, alignment, metadata, tensors, by_name })
+        let by_name = Arc::new(index(&tensors, &parts)?);
+        let file_bytes = parts.iter().map(|part| part.bytes.len() as u64).sum();
+        let (metadata, tensors, parts) = (Arc::new(metadata), tensors.into(), parts.into());
+        Ok(Self { parts, version, alignment, metadata, tensors, by_name, file_bytes })
     }
 }
 

@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Weak;
 
 use memmap2::Mmap;
@@ -29,6 +30,18 @@ impl AsRef<[u8]> for Mapping {
             Self::Plain(map) => map,
             #[cfg(target_os = "linux")]
             Self::Huge(region) => region.as_ref(),
+        }
+    }
+}
+
+impl Mapping {
+    /// Gives back the memory of the pages that lie wholly within `range`; their bytes come from the file again when they
+    /// are next read. Where the system cannot, nothing happens.
+    pub(crate) fn release(&self, range: Range<usize>) {
+        match self {
+            Self::Plain(_) => {}
+            #[cfg(target_os = "linux")]
+            Self::Huge(region) => region.release(range),
         }
     }
 }
@@ -173,6 +186,7 @@ mod linux {
 
     use std::fs::File;
     use std::io;
+    use std::ops::Range;
     use std::os::fd::AsRawFd;
     use std::ptr::{self, NonNull};
 
@@ -236,6 +250,22 @@ mod linux {
             checked_address(placed).map(|_| ())
         }
 
+        /// Drops the pages within `range` of a region that maps a file.
+        pub(super) fn release(&self, range: Range<usize>) {
+            let Some(start) = range.start.checked_next_multiple_of(page_size()) else { return };
+            let end = range.end.min(self.length) / page_size() * page_size();
+            if start >= end {
+                return;
+            }
+            // SAFETY: start and end are page boundaries within the region. The mapping is of a file, shared and read-only,
+            // so that a page dropped is the file's when it is next touched: no byte changes under those who borrow it.
+            let result =
+                unsafe { libc::madvise(self.start.as_ptr().add(start).cast(), end - start, libc::MADV_DONTNEED) };
+            if result != 0 {
+                tracing::debug!(error = %io::Error::last_os_error(), "pages are kept");
+            }
+        }
+
         fn advise_huge_pages(&self) {
             // SAFETY: the range is this region's own; the advice changes no contents.
             let result = unsafe { libc::madvise(self.start.as_ptr().cast(), self.length, libc::MADV_HUGEPAGE) };
@@ -294,9 +324,13 @@ mod linux {
 
     /// `length` rounded up to whole pages.
     fn mapped_length(length: usize) -> Option<usize> {
+        length.checked_next_multiple_of(page_size())
+    }
+
+    fn page_size() -> usize {
         // SAFETY: the call only reads a constant of the system.
         let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        length.checked_next_multiple_of(usize::try_from(page).ok()?)
+        usize::try_from(page).ok().filter(|&page| page > 0).unwrap_or(HUGE_PAGE)
     }
 
     fn checked_address(address: *mut libc::c_void) -> io::Result<NonNull<u8>> {
@@ -344,6 +378,18 @@ mod tests {
                     assert_eq!(read.as_ptr().align_offset(HUGE_PAGE), 0);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn released_pages_read_as_before() {
+        let bytes: Vec<u8> = (0..(3 << 20) + 7).map(|i| (i % 251) as u8).collect();
+        let file = file_of(&bytes);
+        let mapping = map_file(&file, bytes.len(), true).expect("mapped");
+        for range in [0..bytes.len(), 1..2, 5000..9000, 0..0, (3 << 20)..usize::MAX, usize::MAX..usize::MAX] {
+            assert!(mapping.as_ref() == bytes);
+            mapping.release(range.clone());
+            assert!(mapping.as_ref() == bytes, "{range:?}");
         }
     }
 

@@ -16,6 +16,7 @@ mod keys;
 mod layers;
 pub mod mix;
 mod model;
+pub mod observe;
 mod pass;
 mod runner;
 mod scratch;

@@ -1,11 +1,13 @@
 //! The one list of devices a model can run on, and what hides their types from the rest of this crate.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use woolly_cpu::{Cpu, CpuOptions};
 use woolly_gguf::GGUFLoader;
+use woolly_model::observe::{Observed, Squares};
 use woolly_model::{Config, Decoder, LoadProgress, Runner, RunnerOptions};
 use woolly_tensor::{Backend, CacheSpec, CacheType, Reference};
 
@@ -42,10 +44,22 @@ impl Device {
         on_progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Box<dyn Loaded>, Error> {
         match self {
-            Self::Cpu => load(Cpu::new(CpuOptions { threads, ..CpuOptions::default() })?, loader, on_progress),
+            Self::Cpu => load(cpu(threads)?, loader, on_progress),
             Self::Reference => load(Reference::new(), loader, on_progress),
         }
     }
+
+    /// As [`Self::load`], with the inputs of every matrix watched.
+    pub(crate) fn watch(self, loader: &GGUFLoader, threads: Option<usize>) -> Result<Watched, Error> {
+        match self {
+            Self::Cpu => watch(cpu(threads)?, loader),
+            Self::Reference => watch(Reference::new(), loader),
+        }
+    }
+}
+
+fn cpu(threads: Option<usize>) -> Result<Cpu, Error> {
+    Ok(Cpu::new(CpuOptions { threads, ..CpuOptions::default() })?)
 }
 
 impl fmt::Display for Device {
@@ -70,6 +84,19 @@ pub(crate) trait Loaded: Send + Sync {
     fn describe(&self) -> String;
     fn cache_spec(&self, blocks: usize, storage: CacheType) -> CacheSpec;
     fn decoder(&self, options: RunnerOptions) -> Result<Box<dyn Decoder>, Error>;
+}
+
+/// A model on a device that is watched, and what was seen so far.
+pub(crate) struct Watched {
+    pub(crate) loaded: Box<dyn Loaded>,
+    pub(crate) squares: Box<dyn Fn() -> BTreeMap<String, Squares>>,
+}
+
+fn watch<B: Backend>(backend: B, loader: &GGUFLoader) -> Result<Watched, Error> {
+    let backend = Arc::new(Observed::new(backend));
+    let model = Arc::new(woolly_model::Model::load(loader, &*backend, &mut |_| ())?);
+    let squares = backend.clone();
+    Ok(Watched { loaded: Box::new(OnBackend { backend, model }), squares: Box::new(move || squares.squares()) })
 }
 
 struct OnBackend<B: Backend> {

@@ -57,6 +57,12 @@ pub enum Error {
         /// Tokens of a window.
         needed: usize,
     },
+    /// Two models that were to be compared do not have the same tokens.
+    #[error("the models cannot be compared: {why}")]
+    Vocabulary {
+        /// In what they differ.
+        why: String,
+    },
     /// The answer was stopped from outside before it was complete.
     #[error("cancelled")]
     Cancelled,
@@ -97,7 +103,9 @@ impl Error {
             Self::Cpu(_) => ErrorKind::Device,
             Self::Quantize(error) => error.kind(),
             Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
-            Self::ContextTooLong { .. } | Self::TextTooShort { .. } => ErrorKind::InvalidRequest,
+            Self::ContextTooLong { .. } | Self::TextTooShort { .. } | Self::Vocabulary { .. } => {
+                ErrorKind::InvalidRequest
+            }
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }
@@ -112,6 +120,7 @@ impl Error {
             Self::ContextTooLong { limit, .. } => {
                 Some(format!("use a context of at most {limit} tokens, or 0 for that"))
             }
+            Self::Vocabulary { .. } => Some("name two quantisations of the same model".to_owned()),
             Self::TextTooShort { .. } => Some("give a longer text or a smaller window".to_owned()),
             Self::Engine(woolly_engine::Error::PromptTooLong { n_prompt, .. }) => {
                 Some(format!("shorten the prompt, or load the model with a context above {n_prompt} tokens"))

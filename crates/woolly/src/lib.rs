@@ -36,6 +36,7 @@
 #![forbid(unsafe_code)]
 
 mod chat;
+mod compare;
 mod completion;
 mod device;
 mod error;
@@ -51,12 +52,14 @@ mod session;
 mod summary;
 
 pub use chat::{Chat, ChatStream, Message};
+pub use compare::{CompareOptions, Comparison, Distribution, OnCompared};
 pub use completion::{Chunk, Completion, FinishReason, Usage};
 pub use device::Device;
 pub use error::{Error, ErrorKind};
 pub use model::{Model, ModelBuilder};
 pub use options::GenerateOptions;
 pub use perplexity::{OnWindow, Perplexity, PerplexityOptions};
+pub use quantize::{QuantType, QuantizationConfig, benchmark_perplexity};
 pub use session::{Session, Stream};
 pub use summary::{Summary, TypeShare};
 
@@ -70,8 +73,8 @@ pub use woolly_text::Tokenizer;
 /// What most programs need, in one line.
 pub mod prelude {
     pub use crate::{
-        CancelToken, Chat, Completion, Error, FinishReason, GGUFLoader, GenerateOptions, Model, SamplingParams,
-        Session, Stream,
+        CancelToken, Chat, Completion, Error, FinishReason, GGUFLoader, GenerateOptions, Model, QuantType,
+        QuantizationConfig, SamplingParams, Session, Stream, benchmark_perplexity,
     };
 }
 

@@ -10,7 +10,7 @@ use woolly_model::{Config, LoadProgress, RunnerOptions};
 use woolly_tensor::CacheType;
 use woolly_text::{ChatTemplate, Tokenizer};
 
-use crate::device::Loaded;
+use crate::device::{Loaded, Watched};
 use crate::{Chat, Completion, Device, Error, GenerateOptions, Session, Summary, plan};
 
 /// Context of a session when nothing is said: enough for a conversation, little enough to fit anywhere.
@@ -24,6 +24,10 @@ pub struct Model(Arc<Inner>);
 
 struct Inner {
     loaded: Box<dyn Loaded>,
+    /// The file, for what makes another model of this one.
+    file: GGUFLoader,
+    device: Device,
+    threads: Option<usize>,
     tokenizer: Tokenizer,
     template: ChatTemplate,
     end_ids: Arc<[u32]>,
@@ -111,6 +115,23 @@ impl Model {
         self.0.loaded.describe()
     }
 
+    /// Returns the file that the model was loaded from.
+    pub(crate) fn file(&self) -> &GGUFLoader {
+        &self.0.file
+    }
+
+    /// Loads `file`, the same model with other data, with the settings of this one.
+    pub(crate) fn reload(&self, file: &GGUFLoader) -> Result<Self, Error> {
+        let Inner { device, threads, context, cache_type, .. } = *self.0;
+        let builder = ModelBuilder { threads, ..ModelBuilder::default() };
+        builder.device(device).context(context).cache_type(cache_type).load_from(file)
+    }
+
+    /// Loads the model once more, on a device that is watched.
+    pub(crate) fn watched(&self) -> Result<Watched, Error> {
+        self.0.device.watch(&self.0.file, self.0.threads)
+    }
+
     pub(crate) fn template(&self) -> &ChatTemplate {
         &self.0.template
     }
@@ -194,17 +215,19 @@ impl<'a> ModelBuilder<'a> {
     /// # Errors
     /// [`Error::Model`] when the architecture is unknown or the file contradicts itself, [`Error::Text`] when its
     /// tokenizer is unknown, [`Error::ContextTooLong`].
-    pub fn load_from(self, loader: &GGUFLoader) -> Result<Model, Error> {
+    pub fn load_from(mut self, loader: &GGUFLoader) -> Result<Model, Error> {
         let summary = Summary::of(loader)?;
         // The architecture before the tokenizer: of two unknown things, it is the one to tell.
-        let mut report = self.on_progress.unwrap_or_else(|| Box::new(|_| ()));
+        let mut report = self.on_progress.take().unwrap_or_else(|| Box::new(|_| ()));
         let loaded = self.device.load(loader, self.threads, &mut report)?;
         let tokenizer = Tokenizer::from_metadata(loader.metadata())?;
         let template = ChatTemplate::from_metadata(loader.metadata(), &tokenizer);
         let context = resolve_context(self.context, loaded.config().context_length)?;
         let end_ids = tokenizer.end_of_generation().into();
         let cache_type = self.cache_type.unwrap_or(CacheType::F16);
-        Ok(Model(Arc::new(Inner { loaded, tokenizer, template, end_ids, summary, context, cache_type })))
+        let (file, Self { device, threads, .. }) = (loader.clone(), self);
+        let model = Inner { loaded, file, device, threads, tokenizer, template, end_ids, summary, context, cache_type };
+        Ok(Model(Arc::new(model)))
     }
 }
 

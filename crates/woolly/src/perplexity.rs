@@ -7,12 +7,12 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use woolly_engine::{CancelToken, Generator};
+use woolly_engine::CancelToken;
 
 use crate::{Error, Model};
 
 /// Rows computed, and logits held, at once while scoring.
-const SCORE_ROWS: usize = 64;
+pub(crate) const SCORE_ROWS: usize = 64;
 
 /// What is called after each window.
 pub type OnWindow<'a> = Box<dyn FnMut(&Perplexity) + 'a>;
@@ -75,22 +75,16 @@ impl Model {
     /// [`Error::TextTooShort`] for less than one window of tokens, [`Error::ContextTooLong`] for a window beyond the
     /// model's context, [`Error::Engine`] for a window of less than 4, [`Error::Cancelled`].
     pub fn perplexity(&self, text: &str, mut options: PerplexityOptions<'_>) -> Result<Perplexity, Error> {
-        let window = options.window;
-        self.check_window(window)?;
-        let ids = self.tokenizer().encode(text, true, false);
-        let total_windows = (ids.len() / window).min(options.max_windows.unwrap_or(usize::MAX));
-        if total_windows == 0 {
-            return Err(Error::TextTooShort { found: ids.len(), needed: window });
-        }
-        let mut generator = self.generator(window, SCORE_ROWS, SCORE_ROWS.min(window))?;
-        let mut surprises = Vec::with_capacity(total_windows * window / 2);
-        let mut result = Perplexity { total_windows, window, tokens: ids.len(), ..Perplexity::default() };
+        let windows = Windows::of(self, text, options.window, options.max_windows)?;
+        let mut generator = self.generator(options.window, SCORE_ROWS, SCORE_ROWS.min(options.window))?;
+        let mut surprises = Vec::new();
+        let mut result = Perplexity::default();
         let begin = Instant::now();
-        for ids in ids.chunks_exact(window).take(total_windows) {
-            self.score_window(&mut generator, ids, &options.cancel, &mut surprises)?;
-            result.time = begin.elapsed();
-            result.windows += 1;
-            result.update(&surprises);
+        for ids in windows.iter() {
+            if !generator.score(&ids, ids.len() / 2 + 1, &options.cancel, &mut surprises)? {
+                return Err(Error::Cancelled);
+            }
+            result = windows.result(&surprises, begin.elapsed());
             if let Some(report) = &mut options.on_window {
                 report(&result);
             }
@@ -98,7 +92,7 @@ impl Model {
         Ok(result)
     }
 
-    fn check_window(&self, window: usize) -> Result<(), Error> {
+    pub(crate) fn check_window(&self, window: usize) -> Result<(), Error> {
         let limit = self.config().context_length;
         if window > limit {
             return Err(Error::ContextTooLong { asked: window, limit });
@@ -109,20 +103,59 @@ impl Model {
         }
         Ok(())
     }
+}
 
-    fn score_window(
-        &self,
-        generator: &mut Generator,
-        ids: &[u32],
-        cancel: &CancelToken,
-        surprises: &mut Vec<f64>,
-    ) -> Result<(), Error> {
-        let mut ids = ids.to_vec();
-        if let (true, Some(bos), Some(first)) = (self.tokenizer().add_bos(), self.tokenizer().bos(), ids.first_mut()) {
-            *first = bos;
+/// A text, cut into windows of tokens as the model wants them.
+pub(crate) struct Windows {
+    ids: Vec<u32>,
+    window: usize,
+    total: usize,
+    /// What the first token of each window is replaced by.
+    bos: Option<u32>,
+}
+
+impl Windows {
+    /// Cuts `text` into at least one window.
+    pub(crate) fn of(model: &Model, text: &str, window: usize, most: Option<usize>) -> Result<Self, Error> {
+        model.check_window(window)?;
+        let tokenizer = model.tokenizer();
+        let ids = tokenizer.encode(text, true, false);
+        let total = (ids.len() / window).min(most.unwrap_or(usize::MAX));
+        if total == 0 {
+            return Err(Error::TextTooShort { found: ids.len(), needed: window });
         }
-        let first = ids.len() / 2 + 1;
-        if generator.score(&ids, first, cancel, surprises)? { Ok(()) } else { Err(Error::Cancelled) }
+        Ok(Self { ids, window, total, bos: tokenizer.bos().filter(|_| tokenizer.add_bos()) })
+    }
+
+    /// The number of windows.
+    pub(crate) fn total(&self) -> usize {
+        self.total
+    }
+
+    /// The ids of each window.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Vec<u32>> {
+        self.ids.chunks_exact(self.window).take(self.total).map(|ids| {
+            let mut ids = ids.to_vec();
+            if let (Some(bos), Some(first)) = (self.bos, ids.first_mut()) {
+                *first = bos;
+            }
+            ids
+        })
+    }
+
+    /// The result of the windows whose second halves have these surprises.
+    pub(crate) fn result(&self, surprises: &[f64], time: Duration) -> Perplexity {
+        let per_window = self.window - self.window / 2 - 1;
+        let mut result = Perplexity {
+            windows: surprises.len() / per_window.max(1),
+            total_windows: self.total,
+            window: self.window,
+            tokens: self.ids.len(),
+            time,
+            ..Perplexity::default()
+        };
+        result.update(surprises);
+        result
     }
 }
 

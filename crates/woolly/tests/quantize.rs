@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use woolly::quantize::{
-    Progress, QuantType, QuantizationConfig, QuantizeError, QuantizeOptions, Report, Target, quantize,
+    Importance, ImportanceMatrix, Progress, QuantType, QuantizationConfig, QuantizeError, QuantizeOptions, Report,
+    Target, quantize,
 };
 use woolly::{CancelToken, Error, ErrorKind, GGUFLoader, GGUFWriter, TensorType as T, Value};
 
@@ -397,4 +399,62 @@ fn compare(ours: &GGUFLoader, theirs: &GGUFLoader, mix: QuantType) {
             }
         }
     }
+}
+
+/// Even columns matter a hundred times as much as odd ones; of the experts, each a little more than the one before.
+fn importance(columns: usize, matrices: usize) -> Importance {
+    let weight = |i: usize| if i.is_multiple_of(2) { 100.0 } else { 1.0 } * (1 + i / columns) as f32;
+    Importance { sums: (0..columns * matrices).map(weight).collect(), counts: vec![2.0; matrices] }
+}
+
+fn matrix(entries: impl IntoIterator<Item = (String, Importance)>) -> Arc<ImportanceMatrix> {
+    let mut matrix = ImportanceMatrix::default();
+    matrix.entries.extend(entries);
+    Arc::new(matrix)
+}
+
+#[test]
+fn an_importance_matrix_weighs_the_columns_of_each_matrix() {
+    let bench = Bench::new();
+    let input = bench.plain();
+    let entries = tensors().into_iter().filter(|(name, _)| name.starts_with("blk.") && name.ends_with(".weight"));
+    let entries = entries.filter(|(_, dims)| dims.len() > 1).map(|(name, dims)| {
+        let entry = importance(dims[0] as usize, dims.get(2).map_or(1, |&matrices| matrices as usize));
+        (name, entry)
+    });
+    let known = matrix(entries);
+    let refused = bench.refusal(&input, QuantizeOptions::new(QuantType::IQ2_XXS));
+    assert!(matches!(refused, Error::Quantize(QuantizeError::NeedsImportance { .. })), "{refused}");
+    let options = |importance| QuantizeOptions { importance, ..QuantizeOptions::new(QuantType::IQ2_XXS) };
+    let (output, _) = bench.run(&input, options(Some(known.clone())));
+    for (number, (name, dims)) in tensors().iter().enumerate() {
+        let Some(entry) = known.entries.get(name) else { continue };
+        let (ty, columns) = (output.tensor(name).expect("there").ty(), dims[0] as usize);
+        let rows = values(number, dims);
+        let per_matrix = dims[1] as usize;
+        let mut expected = Vec::new();
+        for (row, values) in rows.chunks(columns).enumerate() {
+            let weights = &entry.sums[row / per_matrix * columns..][..columns];
+            let mut blocks = vec![0; ty.row_bytes(columns).expect("whole blocks")];
+            ty.encode_weighted(values, weights, &mut blocks).expect("encodable");
+            expected.extend(blocks);
+        }
+        assert!(output.tensor(name).expect("there").bytes()[..] == expected[..], "{name} as {ty}");
+    }
+    assert_eq!(output.metadata().i64("quantize.imatrix.entries_count").ok(), Some(Some(known.entries.len() as i64)));
+}
+
+#[test]
+fn a_matrix_of_another_model_is_refused() {
+    let bench = Bench::new();
+    let input = bench.plain();
+    let name = "blk.0.attn_v.weight".to_owned();
+    let options = |matrix| QuantizeOptions { importance: Some(matrix), ..QuantizeOptions::new(QuantType::Q4_K_M) };
+    let wrong = bench.refusal(&input, options(matrix([(name, importance(ROW / 2, 1))])));
+    assert!(
+        matches!(wrong, Error::Quantize(QuantizeError::ImportanceSize { found: 128, expected: 256, .. })),
+        "{wrong}"
+    );
+    let foreign = bench.refusal(&input, options(matrix([("blk.0.wool".to_owned(), importance(ROW, 1))])));
+    assert!(matches!(foreign, Error::Quantize(QuantizeError::ImportanceForeign)), "{foreign}");
 }

@@ -21,4 +21,12 @@ macro_rules! commands {
     };
 }
 
-commands! { run => Run, show => Show, tokenize => Tokenize, perplexity => Perplexity, quantize => Quantize }
+commands! {
+    run => Run,
+    show => Show,
+    tokenize => Tokenize,
+    perplexity => Perplexity,
+    compare => Compare,
+    quantize => Quantize,
+    imatrix => Imatrix,
+}

@@ -2,11 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
-use woolly::quantize::{Progress, QuantType, QuantizeOptions, Report, TensorReport, TypeOverride, quantize};
+use woolly::quantize::{ImportanceMatrix, Progress, QuantType, QuantizeOptions, Report, TensorReport, TypeOverride, quantize};
 use woolly::{GGUFLoader, TensorType};
 
 use crate::failure::Failure;
@@ -39,6 +40,9 @@ pub(crate) struct Arguments {
     /// Allow to quantise what is quantised already, at a loss.
     #[arg(long)]
     allow_requantize: bool,
+    /// Importance matrix of the model, made by `woolly imatrix` or llama.cpp.
+    #[arg(long, value_name = "FILE")]
+    imatrix: Option<PathBuf>,
     /// Allow types that are of little use without an importance matrix.
     #[arg(long)]
     without_imatrix: bool,
@@ -76,6 +80,7 @@ impl Arguments {
             threads,
             cancel: interrupt.token(),
             on_progress: Some(Box::new(|progress| show(&bar, progress))),
+            importance: self.imatrix.as_ref().map(ImportanceMatrix::open).transpose()?.map(Arc::new),
             ..self.options(target)
         };
         let report = quantize(&input, path.unwrap_or(Path::new("")), options);

@@ -19,7 +19,7 @@ use crate::tensor::CpuTensor;
 use crate::weight::CpuWeight;
 
 /// Weights multiplied in one fork-join; more are done in several.
-const GROUP: usize = 4;
+pub(super) const GROUP: usize = 4;
 
 /// Bytes of weights below which waking other threads costs more than it gains.
 const ALONE: usize = 16 << 10;
@@ -31,6 +31,8 @@ pub(super) struct Scratch {
     normed: Vec<f32>,
     results: Vec<f32>,
     packed: Packed,
+    #[cfg(target_arch = "x86_64")]
+    tokens: crate::kernels::gemm::amx::Tokens,
 }
 
 /// A matrix of activations, and the normalisation its rows are to pass through.
@@ -285,6 +287,11 @@ fn share(weight: &Rows<'_>, before: usize, total: usize, thread: usize, threads:
 }
 
 fn many_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Option<Task<'_>>]) {
+    #[cfg(target_arch = "x86_64")]
+    let tasks = &super::tiled::products(cpu, &mut scratch.tokens, x, tasks);
+    if tasks.iter().flatten().next().is_none() {
+        return;
+    }
     pack(cpu, &mut scratch.packed, x, tasks.iter().flatten().map(|task| task.weight));
     let (packed, width) = (&scratch.packed, gemm::strip_rows(cpu.level));
     let strips = |task: &Task<'_>| task.weight.rows.div_ceil(width);
@@ -335,6 +342,10 @@ fn many_gated(
     activation: Activation,
     out: SharedOut<'_>,
 ) {
+    #[cfg(target_arch = "x86_64")]
+    if super::tiled::gated(cpu, &mut scratch.tokens, x, weights, activation, out) {
+        return;
+    }
     pack(cpu, &mut scratch.packed, x, weights.into_iter());
     let (packed, width, inner) = (&scratch.packed, gemm::strip_rows(cpu.level), weights[0].rows);
     let task = Task { weight: weights[0], bias: None, accumulate: false, out };
@@ -374,9 +385,9 @@ fn pack<'w>(cpu: &Cpu, packed: &mut Packed, x: Operand<'_>, weights: impl Iterat
     }
 }
 
-struct Normed<'a> {
-    x: Operand<'a>,
-    level: Level,
+pub(super) struct Normed<'a> {
+    pub(super) x: Operand<'a>,
+    pub(super) level: Level,
 }
 
 impl gemm::Source for Normed<'_> {

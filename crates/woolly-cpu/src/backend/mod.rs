@@ -8,6 +8,8 @@ mod experts;
 mod linear;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -86,6 +88,8 @@ struct Lane {
     /// Results of a strip: `[rows][strip rows]`, of two weights for gated operations.
     strips: [Vec<f32>; 2],
     row: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
+    tiled: crate::kernels::gemm::amx::Scratch,
     attention: State,
     queries: Vec<f32>,
 }
@@ -99,7 +103,15 @@ impl std::fmt::Debug for Lane {
 impl Lane {
     fn new() -> Self {
         let (attention, queries) = (State::new(128), Vec::new());
-        Self { panel: Panel::new(), strips: [Vec::new(), Vec::new()], row: Vec::new(), attention, queries }
+        Self {
+            panel: Panel::new(),
+            strips: [Vec::new(), Vec::new()],
+            row: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            tiled: crate::kernels::gemm::amx::Scratch::new(),
+            attention,
+            queries,
+        }
     }
 }
 

@@ -18,6 +18,9 @@ fn with(level: Level, threads: usize) -> Cpu {
 woolly_tensor::conformance!(scalar, with(Level::Scalar, 2), Tolerance::INT8);
 woolly_tensor::conformance!(avx2, with(Level::Avx2, 2), Tolerance::INT8);
 woolly_tensor::conformance!(avx512, with(Level::Avx512, 2), Tolerance::INT8);
+// Tiles round both factors to bfloat16, a term by 2^-9 or so (rms), never above 2^-7: less than what eight-bit activations
+// are allowed, 1/254 of the largest activation of a block times the weight, in the same direction for all terms.
+woolly_tensor::conformance!(amx, with(Level::Amx, 2), Tolerance::INT8);
 
 #[test]
 fn the_description_says_what_is_used() {
@@ -256,8 +259,11 @@ fn few_and_many_rows_agree_up_to_the_order_of_sums() {
             };
             let (few, many) = (product(2), product(9));
             let size = many.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
+            // On tiles, many rows are rounded to bfloat16 where few are to eight bits: over 512 columns that differs by
+            // 0.15 % of the largest result (rms).
+            let bound = if large && level == Level::Amx { 0.01 } else { 2e-5 };
             for (a, b) in few.iter().zip(&many) {
-                assert!((a - b).abs() <= size * 2e-5, "{level:?} {ty}: {a} alone, {b} among many");
+                assert!((a - b).abs() <= size * bound, "{level:?} {ty}: {a} alone, {b} among many");
             }
         }
     }

@@ -4,12 +4,16 @@
 //! and calls it for the instruction set chosen. The files beside this one hold only primitives, one file a set.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod scalar;
 mod simd;
 
+#[cfg(target_arch = "x86_64")]
+pub use amx::{Amx, Tiles};
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
@@ -29,6 +33,8 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// AVX-512 with AMX for bfloat16: many rows are multiplied on tiles, all else is as on the level below.
+    Amx,
 }
 
 /// Why the level asked for cannot be used.
@@ -36,7 +42,7 @@ pub enum Level {
 #[non_exhaustive]
 pub enum IsaError {
     /// The environment variable names no level.
-    #[error("{OVERRIDE}={value}: not an instruction set; use scalar, avx2 or avx512, or unset it")]
+    #[error("{OVERRIDE}={value}: not an instruction set; use scalar, avx2, avx512 or amx, or unset it")]
     Unknown {
         /// The value found.
         value: String,
@@ -73,7 +79,7 @@ fn choose(value: &str, best: Level) -> Result<Level, IsaError> {
 
 impl Level {
     /// All levels, weakest first.
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Avx2, Self::Avx512];
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
 
     /// Returns the name used in logs and in [`OVERRIDE`].
     pub const fn name(self) -> &'static str {
@@ -81,6 +87,7 @@ impl Level {
             Self::Scalar => "scalar",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
+            Self::Amx => "amx",
         }
     }
 
@@ -88,6 +95,9 @@ impl Level {
     pub fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
         {
+            if Amx::new().is_some() {
+                return Self::Amx;
+            }
             if Avx512::new().is_some() {
                 return Self::Avx512;
             }
@@ -108,7 +118,7 @@ impl Level {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         #[cfg(target_arch = "x86_64")]
         {
-            if self == Self::Avx512
+            if self >= Self::Avx512
                 && let Some(simd) = Avx512::new()
             {
                 return simd.run(kernel);
@@ -128,7 +138,7 @@ impl Level {
     pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> Option<K::Output> {
         #[cfg(target_arch = "x86_64")]
         {
-            if self == Self::Avx512
+            if self >= Self::Avx512
                 && let Some(simd) = Avx512::new()
             {
                 return Some(simd.run_bytes(kernel));
@@ -156,7 +166,8 @@ mod tests {
             choose("avx512", Level::Avx2),
             Err(IsaError::Unavailable { wanted: Level::Avx512, best: Level::Avx2 })
         );
-        assert_eq!(choose("amx", Level::Avx512), Err(IsaError::Unknown { value: "amx".into() }));
+        assert!(choose("amx", Level::Avx512).is_err_and(|e| matches!(e, IsaError::Unavailable { .. })));
+        assert_eq!(choose("sse", Level::Amx), Err(IsaError::Unknown { value: "sse".into() }));
         assert!(choose("", Level::Avx512).is_err(), "an empty value is a mistake, not a default");
     }
 

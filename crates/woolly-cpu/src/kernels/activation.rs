@@ -35,7 +35,7 @@ impl TileKernel for Gate<'_> {
 
 /// Both forms are `x · sigmoid(y)`: SiLU with `y = x`, the tanh form of GELU with `y = √(8/π) (x + 0.044715 x³)`.
 #[inline(always)]
-fn activate<S: TileSimd>(s: S, activation: Activation, x: S::F) -> S::F {
+pub(crate) fn activate<S: TileSimd>(s: S, activation: Activation, x: S::F) -> S::F {
     const SQRT_8_OVER_PI: f32 = 1.595_769_2;
     let y = match activation {
         Activation::Gelu => {

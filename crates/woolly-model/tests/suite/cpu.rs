@@ -18,7 +18,7 @@ const SINGLE_PRECISION: f64 = 1e-4;
 
 fn on_every_level(test: &str, check: impl Fn(&Arc<Cpu>)) {
     let mut checked = 0;
-    for level in [Level::Scalar, Level::Avx2, Level::Avx512] {
+    for level in Level::ALL {
         match Cpu::new(CpuOptions { level: Some(level), threads: Some(2), ..CpuOptions::default() }) {
             Ok(cpu) => {
                 check(&Arc::new(cpu));

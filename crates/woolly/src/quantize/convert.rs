@@ -4,14 +4,14 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::num::NonZeroUsize;
 use std::slice::{Chunks, ChunksMut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use woolly_engine::CancelToken;
-use woolly_gguf::TensorInfo;
+use woolly_gguf::{GGUFLoader, TensorInfo};
 use woolly_quant::{CodecError, TensorType};
 
-use super::{OnProgress, Progress, QuantizeError};
+use super::{ImportanceMatrix, OnProgress, Progress, QuantizeError, QuantizeOptions};
 use crate::Error;
 
 /// Weights converted before they are written: at most 16 MiB of output.
@@ -21,9 +21,13 @@ const SHARE: usize = 1 << 16;
 
 /// What a whole conversion shares among its tensors.
 pub(super) struct Conversion<'a> {
+    input: &'a GGUFLoader,
+    importance: Option<Arc<ImportanceMatrix>>,
     threads: NonZeroUsize,
     cancel: CancelToken,
     bytes_total: u64,
+    /// Whether the input is read only once, so that its pages need not stay in memory.
+    releases: bool,
     state: RefCell<State<'a>>,
 }
 
@@ -35,14 +39,17 @@ struct State<'a> {
 }
 
 impl<'a> Conversion<'a> {
-    pub(super) fn new(
-        threads: NonZeroUsize,
-        cancel: CancelToken,
-        on_progress: Option<OnProgress<'a>>,
-        bytes_total: u64,
-    ) -> Self {
-        let state = State { bytes_done: 0, on_progress, failure: None };
-        Self { threads, cancel, bytes_total, state: RefCell::new(state) }
+    /// Takes what it needs from the options.
+    pub(super) fn new(input: &'a GGUFLoader, options: QuantizeOptions<'a>, bytes_total: u64) -> Self {
+        let threads = options.threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
+        let state = State { bytes_done: 0, on_progress: options.on_progress, failure: None };
+        let (importance, cancel) = (options.importance, options.cancel);
+        Self { input, importance, threads, cancel, bytes_total, releases: false, state: RefCell::new(state) }
+    }
+
+    /// Gives the input's memory back piece by piece.
+    pub(super) fn releasing(self) -> Self {
+        Self { releases: true, ..self }
     }
 
     /// Takes the reason for which [`write`](Self::write) failed, if it was not the writer's.
@@ -52,9 +59,12 @@ impl<'a> Conversion<'a> {
 
     /// Writes the tensor as `to`.
     pub(super) fn write(&self, info: &TensorInfo, to: TensorType, out: &mut dyn Write) -> io::Result<()> {
-        let rows = Rows::of(info, to).ok_or_else(|| self.stop(partial(info, to).into()))?;
+        let importance = self.importance.as_ref().map_or(Ok(None), |matrix| matrix.of(info));
+        let importance = importance.map_err(|error| self.stop(error.into()))?;
+        let rows = Rows::of(info, to, importance.as_deref()).ok_or_else(|| self.stop(partial(info, to).into()))?;
         let mut converted = Vec::new();
-        for (index, piece) in info.bytes().chunks(rows.per(PIECE) * rows.from_bytes).enumerate() {
+        let piece_bytes = rows.per(PIECE) * rows.from_bytes;
+        for (index, piece) in info.bytes().chunks(piece_bytes).enumerate() {
             if self.cancel.is_cancelled() {
                 return Err(self.stop(Error::Cancelled));
             }
@@ -67,6 +77,9 @@ impl<'a> Conversion<'a> {
                 let done = rows.convert(first, piece, &mut converted, self.threads);
                 done.map_err(|fault| self.stop(fault.of(info, to).into()))?;
                 out.write_all(&converted)?;
+            }
+            if self.releases {
+                self.input.release(info, index * piece_bytes..(index + 1) * piece_bytes);
             }
             self.advance(info, piece.len());
         }
@@ -95,12 +108,16 @@ fn partial(info: &TensorInfo, ty: TensorType) -> QuantizeError {
 
 /// How the rows of a tensor are stored before and after.
 #[derive(Clone, Copy)]
-struct Rows {
+struct Rows<'a> {
     from: TensorType,
     to: TensorType,
     elements: usize,
     from_bytes: usize,
     to_bytes: usize,
+    /// How much each column matters, `[matrices, elements]`.
+    importance: Option<&'a [f32]>,
+    /// Rows of a matrix.
+    per_matrix: usize,
 }
 
 /// A weight that stops the conversion, and where it is.
@@ -113,11 +130,13 @@ struct Fault {
 /// Shares of a piece that wait for a thread: the number of the share, its blocks before, and room for those after.
 type Shares<'a> = Mutex<std::iter::Enumerate<std::iter::Zip<Chunks<'a, u8>, ChunksMut<'a, u8>>>>;
 
-impl Rows {
-    fn of(info: &TensorInfo, to: TensorType) -> Option<Self> {
+impl<'a> Rows<'a> {
+    fn of(info: &TensorInfo, to: TensorType, importance: Option<&'a [f32]>) -> Option<Self> {
         let elements = usize::try_from(*info.dims().first()?).ok().filter(|&elements| elements > 0)?;
+        let per_matrix = usize::try_from(info.dims().get(1).copied().unwrap_or(1)).ok()?;
         let from = info.ty();
-        Some(Self { from, to, elements, from_bytes: from.row_bytes(elements)?, to_bytes: to.row_bytes(elements)? })
+        let (from_bytes, to_bytes) = (from.row_bytes(elements)?, to.row_bytes(elements)?);
+        Some(Self { from, to, elements, from_bytes, to_bytes, importance, per_matrix })
     }
 
     /// Rows that hold about `weights` weights, at least one.
@@ -160,7 +179,14 @@ impl Rows {
     fn convert_share(&self, row: usize, blocks: &[u8], out: &mut [u8], values: &mut Vec<f32>) -> Result<(), Fault> {
         let fault = |cause| Fault { row, elements: self.elements, cause };
         self.decode(blocks, values).map_err(fault)?;
-        self.to.encode(values, out).map_err(fault)
+        let Some(importance) = self.importance else { return self.to.encode(values, out).map_err(fault) };
+        // Rows one by one: a share may reach from one matrix into the next.
+        let rows = values.chunks(self.elements).zip(out.chunks_mut(self.to_bytes)).enumerate();
+        rows.into_iter().try_for_each(|(index, (values, out))| {
+            let start = (row + index) / self.per_matrix * self.elements;
+            let weights = importance.get(start..start + self.elements).unwrap_or_default();
+            self.to.encode_weighted(values, weights, out).map_err(|cause| Fault { row: row + index, ..fault(cause) })
+        })
     }
 
     /// Decodes whole rows, which must be finite.

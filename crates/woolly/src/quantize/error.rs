@@ -77,6 +77,30 @@ pub enum QuantizeError {
         /// The layer, counted from 0.
         layer: usize,
     },
+    /// A dry run where a model was to be returned.
+    #[error("a dry run makes no model")]
+    DryRun,
+    /// A file that holds no importance matrix.
+    #[error("{} is no importance matrix: {why}", path.display())]
+    ImportanceFile {
+        /// The file, as given.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// An importance matrix of another model.
+    #[error("the importance matrix has {found} numbers for {tensor}, which needs {expected}: it is of another model")]
+    ImportanceSize {
+        /// The tensor.
+        tensor: String,
+        /// Numbers in the matrix.
+        found: usize,
+        /// Numbers that the tensor needs.
+        expected: usize,
+    },
+    /// An importance matrix that knows none of the tensors.
+    #[error("the importance matrix knows no tensor of this model")]
+    ImportanceForeign,
     /// A weight is infinite or not a number.
     #[error("{tensor} holds {value} in row {row}, column {column}: the model is damaged")]
     NotFinite {
@@ -132,7 +156,14 @@ impl QuantizeError {
             Self::Requantize { .. } => {
                 "quantise the F32, F16 or BF16 file of the model, or allow it (--allow-requantize)"
             }
-            Self::NeedsImportance { .. } => "use a type of 3 bits or more, or allow it (--without-imatrix)",
+            Self::NeedsImportance { .. } => {
+                "give an importance matrix made by `woolly imatrix` (--imatrix), use a type of 3 bits or more, or allow it \
+                 (--without-imatrix)"
+            }
+            Self::DryRun => "report what `quantize` returns, or leave `dry_run` off",
+            Self::ImportanceFile { .. } | Self::ImportanceSize { .. } | Self::ImportanceForeign => {
+                "make one of this very model: woolly imatrix -m MODEL -f TEXT -o imatrix.gguf"
+            }
             Self::NotForWeights { .. } => "use a type such as Q4_K, Q6_K, Q8_0, F16 or F32",
             Self::Pattern { .. } | Self::NoMatch { .. } => {
                 "write, for example, attn_v=q6_K; `woolly show --tensors` lists names"

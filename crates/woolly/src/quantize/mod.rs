@@ -13,12 +13,31 @@
 //! ```
 //!
 //! The model need not be one that can be run. Weights pass through in pieces, so that memory does not grow with the
-//! model, and the file appears under its name only when it is complete. Importance matrices are not read; types that
-//! are of no use without one are refused unless asked for.
+//! model, and the file appears under its name only when it is complete. An [`ImportanceMatrix`] says which columns of a
+//! weight matter; types that are of no use without one are refused unless asked for.
+//!
+//! A loaded model is quantised in memory with [`Model::quantize`]:
+//!
+//! ```no_run
+//! use woolly::quantize::QuantType;
+//! use woolly::{GGUFLoader, Model, benchmark_perplexity};
+//!
+//! # fn main() -> Result<(), woolly::Error> {
+//! let loader = GGUFLoader::open("model-f16.gguf")?;
+//! let model = Model::from_gguf(&loader)?;
+//! let quantized = model.quantize(QuantType::Q4_K_M)?;
+//! let perplexity_loss = benchmark_perplexity(&model, &quantized)?;
+//! println!("Quality loss: {:.2}%", perplexity_loss * 100.0);
+//! # Ok(())
+//! # }
+//! ```
 
+mod benchmark;
 mod convert;
 mod error;
+mod importance;
 mod layers;
+mod measure;
 mod overrides;
 mod plan;
 mod report;
@@ -27,25 +46,26 @@ use std::fmt;
 use std::fs;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use woolly_engine::CancelToken;
-use woolly_gguf::{GGUFLoader, GGUFWriter, TensorSource};
+use woolly_gguf::{GGUFLoader, GGUFWriter, Replacement, TensorSource};
 use woolly_quant::TensorType;
 
-use crate::Error;
+use crate::{Error, Model};
 
 use convert::Conversion;
 use plan::Plan;
 
+pub use benchmark::benchmark_perplexity;
 pub use error::QuantizeError;
+pub use importance::{Importance, ImportanceMatrix};
 pub use layers::{QuantizationConfig, Target};
+pub use measure::{ImportanceOptions, OnMeasured};
 pub use overrides::TypeOverride;
 pub use report::{Report, TensorReport};
 pub use woolly_model::mix::{Mix as QuantType, UnknownMix as UnknownQuantType};
-
-/// The version of the block layouts, as in every current file.
-const QUANTIZATION_VERSION: u32 = 2;
 
 /// What is called after each piece of a tensor.
 pub type OnProgress<'a> = Box<dyn FnMut(&Progress<'_>) + 'a>;
@@ -78,6 +98,8 @@ pub struct QuantizeOptions<'a> {
     pub pure: bool,
     /// Allows to change weights that are quantised already, at a loss over quantising the original.
     pub allow_requantize: bool,
+    /// How much the columns of the weights matter; `None`, the default, takes all as equally important.
+    pub importance: Option<Arc<ImportanceMatrix>>,
     /// Allows types that are of little use without an importance matrix.
     pub without_importance: bool,
     /// Threads to compute with; `None`, the default, takes as many as the machine runs at once.
@@ -103,6 +125,7 @@ impl QuantizeOptions<'_> {
             keep_output: false,
             pure: false,
             allow_requantize: false,
+            importance: None,
             without_importance: false,
             threads: None,
             dry_run: false,
@@ -133,11 +156,7 @@ impl fmt::Debug for QuantizeOptions<'_> {
 /// # Errors
 /// [`Error::Quantize`] for what makes no sense, before anything is written, and for weights that are not finite or too
 /// large; [`Error::File`] when reading or writing fails; [`Error::Cancelled`]. `output` is then as it was before.
-pub fn quantize(
-    input: &GGUFLoader,
-    output: impl AsRef<Path>,
-    mut options: QuantizeOptions<'_>,
-) -> Result<Report, Error> {
+pub fn quantize(input: &GGUFLoader, output: impl AsRef<Path>, options: QuantizeOptions<'_>) -> Result<Report, Error> {
     let begun = Instant::now();
     let output = output.as_ref();
     let plan = Plan::new(input, &options)?;
@@ -146,24 +165,68 @@ pub fn quantize(
     }
     let mut report = Report::new(input, &plan);
     if !options.dry_run {
-        let threads = options.threads.or_else(|| std::thread::available_parallelism().ok());
-        let conversion = Conversion::new(
-            threads.unwrap_or(NonZeroUsize::MIN),
-            options.cancel.clone(),
-            options.on_progress.take(),
-            report.bytes_before,
-        );
+        let conversion = Conversion::new(input, options, report.bytes_before).releasing();
         report.file_bytes = Some(write(input, output, &plan, &conversion)?);
     }
     report.time = begun.elapsed();
     Ok(report)
 }
 
+/// Makes the model that [`quantize`] would write, in memory; what keeps its type is shared with `input`.
+///
+/// # Errors
+/// Those of [`quantize`] but for the output; [`QuantizeError::DryRun`], because a dry run makes no model.
+pub fn quantize_in_memory(input: &GGUFLoader, options: QuantizeOptions<'_>) -> Result<(GGUFLoader, Report), Error> {
+    let begun = Instant::now();
+    if options.dry_run {
+        return Err(QuantizeError::DryRun.into());
+    }
+    let plan = Plan::new(input, &options)?;
+    let mut report = Report::new(input, &plan);
+    let conversion = Conversion::new(input, options, report.bytes_before);
+    let mut replacements = Vec::new();
+    for ((index, info), &ty) in input.tensors().iter().enumerate().zip(&plan.types) {
+        let mut bytes = Vec::new();
+        if ty != info.ty() {
+            bytes.reserve_exact(usize::try_from(report.tensors[index].bytes_after).unwrap_or(0));
+            if let Err(error) = conversion.write(info, ty, &mut bytes) {
+                let unexpected = || woolly_gguf::Error::Io { action: "keep the weights in memory", error }.into();
+                return Err(conversion.failure().unwrap_or_else(unexpected));
+            }
+            replacements.push(Replacement { index, ty, bytes: bytes.into() });
+        }
+    }
+    drop(conversion);
+    report.time = begun.elapsed();
+    Ok((input.with_tensors(replacements)?.with_metadata(plan.file_keys()), report))
+}
+
+impl Model {
+    /// Makes this model with the types of `target` for its weights, a [`QuantType`] or a [`QuantizationConfig`], in
+    /// memory; settings stay, and so does this model.
+    ///
+    /// # Errors
+    /// As [`quantize_in_memory`] with [`QuantizeOptions::new`]: among others [`QuantizeError::Requantize`] when the weights
+    /// are quantised already; as [`ModelBuilder::load_from`](crate::ModelBuilder::load_from).
+    pub fn quantize(&self, target: impl Into<Target>) -> Result<Self, Error> {
+        self.quantize_with(QuantizeOptions::new(target))
+    }
+
+    /// As [`quantize`](Self::quantize), with all options but those about files, which have no effect.
+    ///
+    /// # Errors
+    /// As [`quantize_in_memory`]; as [`ModelBuilder::load_from`](crate::ModelBuilder::load_from).
+    pub fn quantize_with(&self, options: QuantizeOptions<'_>) -> Result<Self, Error> {
+        self.reload(&quantize_in_memory(self.file(), options)?.0)
+    }
+}
+
 fn write(input: &GGUFLoader, output: &Path, plan: &Plan, conversion: &Conversion<'_>) -> Result<u64, Error> {
     let mut writer = GGUFWriter::new();
     writer.extend(input.metadata());
-    writer.set("general.file_type", plan.file_type.file_type());
-    writer.set("general.quantization_version", QUANTIZATION_VERSION);
+    for (key, value) in plan.file_keys() {
+        writer.set(key, value);
+    }
     for (info, &ty) in input.tensors().iter().zip(&plan.types) {
         let source = TensorSource::stream(move |out| conversion.write(info, ty, out));
         writer.tensor(info.name(), info.dims(), ty, source);

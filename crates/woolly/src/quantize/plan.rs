@@ -1,10 +1,12 @@
 //! Which type every tensor gets, decided and checked before a weight is read.
 
-use woolly_gguf::GGUFLoader;
+use std::sync::Arc;
+
+use woolly_gguf::{GGUFLoader, Value};
 use woolly_model::mix::{Mix, ModelFacts, TensorFacts, fitting_type, is_quantisable};
 use woolly_quant::TensorType;
 
-use super::{QuantizeError, QuantizeOptions, Target};
+use super::{ImportanceMatrix, QuantizeError, QuantizeOptions, Target};
 use crate::Error;
 
 /// The types of a model's tensors, in the order of the file.
@@ -13,7 +15,11 @@ pub(super) struct Plan {
     pub(super) types: Vec<TensorType>,
     /// What `general.file_type` says.
     pub(super) file_type: Mix,
+    importance: Option<Arc<ImportanceMatrix>>,
 }
+
+/// The version of the block layouts, as in every current file.
+const QUANTIZATION_VERSION: u32 = 2;
 
 impl Plan {
     pub(super) fn new(input: &GGUFLoader, options: &QuantizeOptions<'_>) -> Result<Self, Error> {
@@ -26,8 +32,19 @@ impl Plan {
             *ty = explicit_type(tensor, options, tied).unwrap_or(*ty);
         }
         check_patterns(options, &tensors)?;
+        check_importance(options, input)?;
         tensors.iter().zip(&types).try_for_each(|(tensor, &ty)| check(tensor, ty, options))?;
-        Ok(Self { types, file_type: options.target.main_mix() })
+        Ok(Self { types, file_type: options.target.main_mix(), importance: options.importance.clone() })
+    }
+
+    /// The metadata that say how the file is quantised.
+    pub(super) fn file_keys(&self) -> Vec<(&'static str, Value)> {
+        let mut keys = vec![
+            ("general.file_type", self.file_type.file_type().into()),
+            ("general.quantization_version", QUANTIZATION_VERSION.into()),
+        ];
+        keys.extend(self.importance.iter().flat_map(|matrix| matrix.keys()));
+        keys
     }
 }
 
@@ -37,7 +54,7 @@ const EMBEDDING: &str = "token_embd.weight";
 fn target_types(options: &QuantizeOptions<'_>, model: &ModelFacts, tensors: &[TensorFacts<'_>]) -> Vec<TensorType> {
     let assign = |mix: Mix| match options.pure {
         true => tensors.iter().map(|tensor| pure_type(mix, tensor)).collect(),
-        false => mix.assign(model, tensors, false),
+        false => mix.assign(model, tensors, options.importance.is_some()),
     };
     let types = match &options.target {
         Target::Mix(mix) => assign(*mix),
@@ -87,6 +104,16 @@ fn check_patterns(options: &QuantizeOptions<'_>, tensors: &[TensorFacts<'_>]) ->
     }
 }
 
+/// Refuses a matrix of another model before it spoils this one.
+fn check_importance(options: &QuantizeOptions<'_>, input: &GGUFLoader) -> Result<(), QuantizeError> {
+    let Some(matrix) = &options.importance else { return Ok(()) };
+    let mut known = 0;
+    for tensor in input.tensors() {
+        known += usize::from(matrix.of(tensor)?.is_some());
+    }
+    if known == 0 { Err(QuantizeError::ImportanceForeign) } else { Ok(()) }
+}
+
 /// Refuses changes that make no sense.
 fn check(tensor: &TensorFacts<'_>, to: TensorType, options: &QuantizeOptions<'_>) -> Result<(), QuantizeError> {
     let from = tensor.ty;
@@ -94,7 +121,8 @@ fn check(tensor: &TensorFacts<'_>, to: TensorType, options: &QuantizeOptions<'_>
         return Ok(());
     }
     let name = || tensor.name.to_owned();
-    let needy = options.target.mix_of(tensor.name).is_some_and(|mix| mix.needs_importance(tensor.name, to));
+    let known = options.importance.as_ref().is_some_and(|matrix| matrix.entries.contains_key(tensor.name));
+    let needy = !known && options.target.mix_of(tensor.name).is_some_and(|mix| mix.needs_importance(tensor.name, to));
     match to {
         _ if from.block_elements() > 1 && !options.allow_requantize => {
             Err(QuantizeError::Requantize { tensor: name(), from, to })

@@ -5,6 +5,8 @@
 //! and scaled once a group; all others are decoded and multiplied as `f32`. The result of a row does not depend on which
 //! strip or thread computes it: lanes never mix. For few rows [`super::gemv`] is faster.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 mod pack;
 mod panel;
 mod tile;
