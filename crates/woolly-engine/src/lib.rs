@@ -14,6 +14,7 @@ mod error;
 #[path = "../tests/fake/mod.rs"]
 mod fake;
 mod generator;
+pub mod kv;
 mod params;
 mod request;
 mod rng;

@@ -117,7 +117,7 @@ fn of_block(block: u32) -> Range<usize> {
 }
 
 /// Hyper-parameters can only come from a model file, so a smallest one is made: one layer of width 2, all zeros.
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let shapes: [(&str, &[u64]); 11] = [
         ("token_embd.weight", &[2, VOCAB as u64]),
         ("output_norm.weight", &[2]),
