@@ -41,10 +41,11 @@ impl Device {
         self,
         loader: &GGUFLoader,
         threads: Option<usize>,
+        pin: bool,
         on_progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Box<dyn Loaded>, Error> {
         match self {
-            Self::Cpu => load(cpu(threads)?, loader, on_progress),
+            Self::Cpu => load(cpu(threads, pin)?, loader, on_progress),
             Self::Reference => load(Reference::new(), loader, on_progress),
         }
     }
@@ -52,14 +53,14 @@ impl Device {
     /// As [`Self::load`], with the inputs of every matrix watched.
     pub(crate) fn watch(self, loader: &GGUFLoader, threads: Option<usize>) -> Result<Watched, Error> {
         match self {
-            Self::Cpu => watch(cpu(threads)?, loader),
+            Self::Cpu => watch(cpu(threads, false)?, loader),
             Self::Reference => watch(Reference::new(), loader),
         }
     }
 }
 
-fn cpu(threads: Option<usize>) -> Result<Cpu, Error> {
-    Ok(Cpu::new(CpuOptions { threads, ..CpuOptions::default() })?)
+fn cpu(threads: Option<usize>, pin: bool) -> Result<Cpu, Error> {
+    Ok(Cpu::new(CpuOptions { threads, pin, ..CpuOptions::default() })?)
 }
 
 impl fmt::Display for Device {

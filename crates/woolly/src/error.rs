@@ -63,6 +63,32 @@ pub enum Error {
         /// In what they differ.
         why: String,
     },
+    /// A setting that cannot be met, or contradicts another.
+    #[error("`{field}` cannot be as it is set: {why}")]
+    Config {
+        /// Name of the setting.
+        field: &'static str,
+        /// The reason, and what to do.
+        why: String,
+    },
+    /// An inference engine was asked before it had a model.
+    #[error("the engine has no model yet; load one first")]
+    NoModel,
+    /// Weights, cache and buffers are more than the configuration allows.
+    #[error(
+        "a memory limit of {} is too little for {} of weights, {} of buffers and {} of cache",
+        Bytes(*.limit_bytes), Bytes(*.weight_bytes), Bytes(*.compute_bytes), Bytes(*.cache_bytes)
+    )]
+    MemoryLimit {
+        /// Bytes allowed.
+        limit_bytes: u64,
+        /// Bytes of the model's weights.
+        weight_bytes: u64,
+        /// Bytes of the buffers of a step.
+        compute_bytes: u64,
+        /// Bytes of cache asked for, or of the least that would do.
+        cache_bytes: u64,
+    },
     /// The answer was stopped from outside before it was complete.
     #[error("cancelled")]
     Cancelled,
@@ -82,6 +108,8 @@ pub enum ErrorKind {
     InvalidRequest,
     /// The prompt does not fit the context.
     ContextExceeded,
+    /// Too many requests wait already: the same request may succeed later.
+    Busy,
     /// The chat template is missing, invalid or refused the conversation.
     Template,
     /// The model computed something that is not a number.
@@ -93,6 +121,11 @@ pub enum ErrorKind {
 }
 
 impl Error {
+    /// Makes the refusal of a setting.
+    pub(crate) fn config(field: &'static str, why: impl Into<String>) -> Self {
+        Self::Config { field, why: why.into() }
+    }
+
     /// Returns what kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         match self {
@@ -106,6 +139,8 @@ impl Error {
             Self::ContextTooLong { .. } | Self::TextTooShort { .. } | Self::Vocabulary { .. } => {
                 ErrorKind::InvalidRequest
             }
+            Self::Config { .. } | Self::NoModel => ErrorKind::InvalidRequest,
+            Self::MemoryLimit { .. } => ErrorKind::OutOfMemory,
             Self::Cancelled => ErrorKind::Cancelled,
         }
     }
@@ -180,6 +215,9 @@ fn engine_kind(error: &woolly_engine::Error) -> ErrorKind {
         E::PromptTooLong { .. } => ErrorKind::ContextExceeded,
         E::NumericFault { .. } | E::NoCandidates => ErrorKind::NumericFault,
         E::Model(error) => model_kind(error),
+        E::CacheTooSmall { .. } => ErrorKind::ContextExceeded,
+        E::QueueFull { .. } => ErrorKind::Busy,
+        E::Stopped | E::Thread(_) => ErrorKind::Device,
         _ => ErrorKind::InvalidRequest,
     }
 }

@@ -40,6 +40,7 @@ mod compare;
 mod completion;
 mod device;
 mod error;
+mod inference;
 #[cfg(feature = "lamb")]
 pub mod lamb;
 mod memory;
@@ -56,6 +57,11 @@ pub use compare::{CompareOptions, Comparison, Distribution, OnCompared};
 pub use completion::{Chunk, Completion, FinishReason, Usage};
 pub use device::Device;
 pub use error::{Error, ErrorKind};
+pub use inference::{
+    AnswerStream, BatchConfig, BatchingMode, CacheCompression, CacheConfig, EngineConfig, EvictionPolicy, Inference,
+    InferenceEngine, InferenceResult, InferenceSession, NextChunk, PaddingStrategy, PerformanceMetrics,
+    PerformanceMonitor, SchedulingPolicy, SessionConfig, Stats,
+};
 pub use model::{Model, ModelBuilder};
 pub use options::GenerateOptions;
 pub use perplexity::{OnWindow, Perplexity, PerplexityOptions};
@@ -73,8 +79,10 @@ pub use woolly_text::Tokenizer;
 /// What most programs need, in one line.
 pub mod prelude {
     pub use crate::{
-        CancelToken, Chat, Completion, Error, FinishReason, GGUFLoader, GenerateOptions, Model, QuantType,
-        QuantizationConfig, SamplingParams, Session, Stream, benchmark_perplexity,
+        BatchConfig, BatchingMode, CacheCompression, CacheConfig, CancelToken, Chat, Completion, EngineConfig, Error,
+        EvictionPolicy, FinishReason, GGUFLoader, GenerateOptions, InferenceEngine, InferenceSession, Model,
+        PaddingStrategy, PerformanceMonitor, QuantType, QuantizationConfig, SamplingParams, SchedulingPolicy, Session,
+        SessionConfig, Stream, benchmark_perplexity,
     };
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use woolly_engine::Generator;
 use woolly_gguf::GGUFLoader;
-use woolly_model::{Config, LoadProgress, RunnerOptions};
+use woolly_model::{Config, Decoder, LoadProgress, RunnerOptions};
 use woolly_tensor::CacheType;
 use woolly_text::{ChatTemplate, Tokenizer};
 
@@ -141,12 +141,39 @@ impl Model {
         self.0.end_ids.clone()
     }
 
+    /// Allocates what a decoder of this size needs, if it fits.
+    pub(crate) fn decoder(&self, options: RunnerOptions) -> Result<Box<dyn Decoder>, Error> {
+        plan::check(&*self.0.loaded, &options)?;
+        self.0.loaded.decoder(options)
+    }
+
+    /// Returns how keys and values are stored.
+    pub(crate) fn cache_type(&self) -> CacheType {
+        self.0.cache_type
+    }
+
+    /// Returns the bytes of one cache block of this model.
+    pub(crate) fn block_bytes(&self, storage: CacheType) -> u64 {
+        plan::block_bytes(&self.0.loaded.cache_spec(1, storage))
+    }
+
+    /// Returns the bytes of all weights.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        self.0.summary.types.iter().map(|share| share.bytes).sum()
+    }
+
+    /// Returns the bytes of the buffers of a step of an engine with `sequences` sequences.
+    pub(crate) fn step_bytes(&self, sequences: usize) -> u64 {
+        let options =
+            RunnerOptions { context: 1, max_rows: PREFILL_ROWS, max_outputs: sequences, storage: self.0.cache_type };
+        plan::compute_bytes(self.config(), &options)
+    }
+
     /// Allocates what one sequence of `context` tokens needs.
     pub(crate) fn generator(&self, context: usize, max_rows: usize, max_outputs: usize) -> Result<Generator, Error> {
         let max_rows = max_rows.min(context);
         let options = RunnerOptions { context, max_rows, max_outputs, storage: self.0.cache_type };
-        plan::check(&*self.0.loaded, &options)?;
-        Ok(Generator::new(self.0.loaded.decoder(options)?, context))
+        Ok(Generator::new(self.decoder(options)?, context))
     }
 }
 
@@ -167,6 +194,7 @@ pub struct ModelBuilder<'a> {
     path: PathBuf,
     context: Option<usize>,
     threads: Option<usize>,
+    pin_threads: bool,
     device: Device,
     cache_type: Option<CacheType>,
     on_progress: Option<Box<dyn FnMut(LoadProgress) + 'a>>,
@@ -181,6 +209,11 @@ impl<'a> ModelBuilder<'a> {
     /// Sets the number of threads; the default are the physical cores this process may use.
     pub fn threads(self, count: usize) -> Self {
         Self { threads: Some(count), ..self }
+    }
+
+    /// Sets whether each thread is bound to a processor of its own; the default is not.
+    pub fn pin_threads(self, pin: bool) -> Self {
+        Self { pin_threads: pin, ..self }
     }
 
     /// Sets the device; the default is the CPU.
@@ -219,7 +252,7 @@ impl<'a> ModelBuilder<'a> {
         let summary = Summary::of(loader)?;
         // The architecture before the tokenizer: of two unknown things, it is the one to tell.
         let mut report = self.on_progress.take().unwrap_or_else(|| Box::new(|_| ()));
-        let loaded = self.device.load(loader, self.threads, &mut report)?;
+        let loaded = self.device.load(loader, self.threads, self.pin_threads, &mut report)?;
         let tokenizer = Tokenizer::from_metadata(loader.metadata())?;
         let template = ChatTemplate::from_metadata(loader.metadata(), &tokenizer);
         let context = resolve_context(self.context, loaded.config().context_length)?;

@@ -42,12 +42,12 @@ fn check_against(loaded: &dyn Loaded, options: &RunnerOptions, available: u64) -
 }
 
 /// A size beyond 64 bits certainly does not fit.
-fn block_bytes(one_block: &CacheSpec) -> u64 {
+pub(crate) fn block_bytes(one_block: &CacheSpec) -> u64 {
     one_block.bytes().map_or(u64::MAX, |bytes| bytes as u64)
 }
 
 /// Bytes of the buffers of a step: what the model's scratch holds, and the logits handed to the engine.
-fn compute_bytes(config: &Config, options: &RunnerOptions) -> u64 {
+pub(crate) fn compute_bytes(config: &Config, options: &RunnerOptions) -> u64 {
     let attended = config.heads * config.value_length;
     let feed = config.feed_forward_length.max(config.embedding_length);
     let stream = config.embedding_length + attended + feed;

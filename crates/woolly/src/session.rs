@@ -4,6 +4,7 @@ use woolly_engine::{Generation, Generator, Request};
 use woolly_text::{StopMatcher, StreamDecoder};
 
 use crate::completion::{Chunk, Completion, FinishReason, Usage};
+use crate::inference::record;
 use crate::{Error, GenerateOptions, Model};
 
 /// One sequence of tokens with its keys and values.
@@ -101,7 +102,7 @@ impl Prompt<'_> {
 }
 
 /// A text to continue must not end in EOS, which some vocabularies add.
-fn without_end(mut ids: Vec<u32>, tokenizer: &woolly_text::Tokenizer) -> Vec<u32> {
+pub(crate) fn without_end(mut ids: Vec<u32>, tokenizer: &woolly_text::Tokenizer) -> Vec<u32> {
     if tokenizer.add_eos() && ids.last().copied() == tokenizer.eos() {
         ids.pop();
     }
@@ -120,10 +121,10 @@ pub struct Stream<'a> {
 
 /// From ids to the text that may be shown.
 #[derive(Debug)]
-struct TextOut {
-    decoder: StreamDecoder,
-    matcher: StopMatcher,
-    stop: Vec<String>,
+pub(crate) struct TextOut {
+    pub(crate) decoder: StreamDecoder,
+    pub(crate) matcher: StopMatcher,
+    pub(crate) stop: Vec<String>,
 }
 
 impl Iterator for Stream<'_> {
@@ -203,16 +204,22 @@ impl Stream<'_> {
     }
 }
 
+impl Drop for Stream<'_> {
+    fn drop(&mut self) {
+        record(&self.generation.timings());
+    }
+}
+
 impl TextOut {
     /// Returns the text that may be shown, and the stop string if one was completed.
-    fn push(&mut self, id: u32) -> Result<(String, Option<String>), Error> {
+    pub(crate) fn push(&mut self, id: u32) -> Result<(String, Option<String>), Error> {
         let Self { decoder, matcher, stop } = self;
         let found = matcher.push(decoder.push(id)?);
         Ok((found.text.to_owned(), found.stop.and_then(|index| stop.get(index).cloned())))
     }
 
     /// Returns what was held back: first the bytes of a broken character, then the beginnings of stop strings.
-    fn finish(&mut self) -> (String, Option<String>) {
+    pub(crate) fn finish(&mut self) -> (String, Option<String>) {
         let Self { decoder, matcher, stop } = self;
         let found = matcher.push(decoder.finish());
         let (mut text, stopped) = (found.text.to_owned(), found.stop.and_then(|index| stop.get(index).cloned()));

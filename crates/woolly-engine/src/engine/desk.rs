@@ -88,6 +88,11 @@ impl Desk {
         self.changed.notify_one();
     }
 
+    /// Returns whether the engine ends, or has ended, at once.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closing == Closing::Now
+    }
+
     /// Takes what came in; `waiting` requests are with the engine thread now.
     pub(crate) fn news(&self, waiting: usize) -> News {
         let mut state = self.lock();

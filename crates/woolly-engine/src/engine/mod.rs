@@ -133,6 +133,11 @@ impl Engine {
         self.join(Closing::Drain);
     }
 
+    /// Returns a reader of the same numbers that does not keep the engine running.
+    pub fn stats_reader(&self) -> StatsReader {
+        StatsReader(self.desk.clone())
+    }
+
     fn join(&mut self, how: Closing) {
         self.desk.close(how);
         // A waker that drops the last engine runs on the engine's own thread, which cannot wait for itself.
@@ -154,6 +159,22 @@ impl Drop for Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine").field("context", &self.context).field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+/// Reads an engine's numbers, also after it ended.
+#[derive(Clone, Debug)]
+pub struct StatsReader(Arc<Desk>);
+
+impl StatsReader {
+    /// Returns what the engine has done and is doing; never waits for a step.
+    pub fn read(&self) -> Stats {
+        self.0.counters.read()
+    }
+
+    /// Returns whether the engine takes no further requests.
+    pub fn has_ended(&self) -> bool {
+        self.0.is_closed()
     }
 }
 

@@ -1,0 +1,315 @@
+//! What can be said about an engine.
+
+use std::path::Path;
+use std::time::Duration;
+
+use woolly_gguf::GGUFLoader;
+use woolly_tensor::{BLOCK_TOKENS, CacheType};
+
+use super::{BatchingMode, SessionConfig};
+use crate::quantize::{QuantType, QuantizeOptions, quantize_in_memory};
+use crate::{Error, Model, ModelBuilder, memory};
+
+const MIB: u64 = 1 << 20;
+
+/// How an [`InferenceEngine`](super::InferenceEngine) works. Each setting does what it says, or loading a model or opening
+/// a session says why it cannot.
+///
+/// ```
+/// use woolly::{EngineConfig, QuantType};
+///
+/// let config = EngineConfig::memory_constrained(2048)
+///     .with_quantization(QuantType::Q4_0)
+///     .with_cache_compression()
+///     .with_mmap();
+/// assert_eq!(config.memory_limit_mb, Some(2048));
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct EngineConfig {
+    /// Threads that compute; 0, the default, takes the physical cores that this process may use.
+    pub num_threads: usize,
+    /// Whether each of these threads is bound to a processor of its own. Default off.
+    pub thread_affinity: bool,
+    /// Whether threads stay on one memory node, that of the first processor allowed. Default off; it changes nothing on
+    /// machines with one node.
+    pub numa_aware: bool,
+    /// When requests are computed together, for sessions that say nothing else.
+    pub batching: BatchingMode,
+    /// The key-value cache, for sessions that say nothing else.
+    pub cache: CacheConfig,
+    /// Most tokens of a prompt and its answer together; `None`, the default, is the smaller of 4096 and the model's
+    /// own limit, which 0 stands for.
+    pub context: Option<usize>,
+    /// Milliseconds aimed at from one token of an answer to the next while prompts are computed beside it. Default 200.
+    /// Steps that only compute prompts may take two and a half times as long.
+    pub step_ms: u64,
+    /// Most requests that may wait; more are refused at once. Default 16,384.
+    pub max_queued: usize,
+    /// Milliseconds after which a waiting request goes before all others, whatever its priority; 0 is never. Default
+    /// 30,000.
+    pub max_queue_ms: u64,
+    /// Quantise models to this while they are loaded; `None`, the default, leaves them as they are.
+    pub quantization: Option<QuantType>,
+    /// Whether model files are mapped (the default) or read.
+    pub mmap: bool,
+    /// Most MiB for weights, cache and buffers together; `None`, the default, is what the machine has.
+    pub memory_limit_mb: Option<usize>,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            num_threads: 0,
+            thread_affinity: false,
+            numa_aware: false,
+            batching: BatchingMode::default(),
+            cache: CacheConfig::default(),
+            context: None,
+            step_ms: 200,
+            max_queued: 16_384,
+            max_queue_ms: 30_000,
+            quantization: None,
+            mmap: true,
+            memory_limit_mb: None,
+        }
+    }
+}
+
+/// Which block goes first among those that nobody uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EvictionPolicy {
+    /// The least recently used.
+    #[default]
+    LRU,
+}
+
+/// Whether keys and values may lose precision to take less memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CacheCompression {
+    /// Contents are kept exactly or not at all.
+    #[default]
+    Disabled,
+    /// In fewer than half the bits of half precision.
+    Enabled,
+}
+
+/// The key-value cache of an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Most MiB for keys and values, compressed ones and the cache's own tables included; 0 takes what the sequences that
+    /// run at once can need, but no more than a quarter of the memory available.
+    pub max_cache_mb: usize,
+    /// Which of the blocks that nobody uses goes first.
+    pub eviction_policy: EvictionPolicy,
+    /// Whether keys and values may be stored in fewer than half the bits of half precision, at some loss.
+    pub compression: CacheCompression,
+    /// Whether what was computed for one session's prompt is used for another's that begins alike. Off, a session shares
+    /// with nobody but itself.
+    pub shared_cache: bool,
+}
+
+impl Default for CacheConfig {
+    /// As large as needed, least recently used first, uncompressed, shared.
+    fn default() -> Self {
+        Self {
+            max_cache_mb: 0,
+            eviction_policy: EvictionPolicy::LRU,
+            compression: CacheCompression::Disabled,
+            shared_cache: true,
+        }
+    }
+}
+
+impl EngineConfig {
+    /// Few requests at once and short steps: a token at least every 50 ms or so, whatever else is computed.
+    pub fn low_latency() -> Self {
+        Self { step_ms: 50, ..Self::default() }.with_batch_size(4)
+    }
+
+    /// Many requests at once and long steps.
+    pub fn high_throughput() -> Self {
+        Self { step_ms: 500, ..Self::default() }.with_batch_size(32)
+    }
+
+    /// Weights, cache and buffers within `mb` MiB, or a refusal with the numbers.
+    pub fn memory_constrained(mb: usize) -> Self {
+        Self { memory_limit_mb: Some(mb), ..Self::default() }.with_batch_size(4)
+    }
+
+    /// Sets the threads that compute; 0 takes the physical cores.
+    #[must_use]
+    pub fn with_threads(self, count: usize) -> Self {
+        Self { num_threads: count, ..self }
+    }
+
+    /// Sets the most requests that run at once, in whatever way they are batched.
+    #[must_use]
+    pub fn with_batch_size(mut self, count: usize) -> Self {
+        match &mut self.batching {
+            BatchingMode::Static(config) | BatchingMode::Dynamic(config) => {
+                config.max_batch_size = count;
+                config.min_batch_size = config.min_batch_size.min(count);
+            }
+            BatchingMode::Continuous { max_sequences, .. } => *max_sequences = count,
+        }
+        self
+    }
+
+    /// Lets requests join and leave at every step, as many at once as before.
+    #[must_use]
+    pub fn with_continuous_batching(mut self) -> Self {
+        if !matches!(self.batching, BatchingMode::Continuous { .. }) {
+            let max_sequences = self.batching.max_sequences();
+            self.batching = BatchingMode::Continuous { max_sequences, scheduling: Default::default() };
+        }
+        self
+    }
+
+    /// Sets the most MiB for keys and values.
+    #[must_use]
+    pub fn with_cache_size_mb(mut self, mb: usize) -> Self {
+        self.cache.max_cache_mb = mb;
+        self
+    }
+
+    /// Stores keys and values in fewer than half the bits of half precision.
+    #[must_use]
+    pub fn with_cache_compression(mut self) -> Self {
+        self.cache.compression = CacheCompression::Enabled;
+        self
+    }
+
+    /// Quantises models while they are loaded.
+    #[must_use]
+    pub fn with_quantization(self, to: QuantType) -> Self {
+        Self { quantization: Some(to), ..self }
+    }
+
+    /// Maps model files into memory instead of reading them.
+    #[must_use]
+    pub fn with_mmap(self) -> Self {
+        Self { mmap: true, ..self }
+    }
+
+    /// Returns the configuration of sessions that say nothing else.
+    pub(super) fn session(&self) -> SessionConfig {
+        SessionConfig { cache_config: self.cache.clone(), batching: self.batching.clone(), ..SessionConfig::default() }
+    }
+
+    pub(super) fn max_queue(&self) -> Option<Duration> {
+        (self.max_queue_ms > 0).then(|| Duration::from_millis(self.max_queue_ms))
+    }
+
+    pub(super) fn load(&self, path: &Path) -> Result<Model, Error> {
+        if self.numa_aware {
+            check_one_node()?;
+        }
+        let loader = GGUFLoader::builder().use_mmap(self.mmap).build(path)?;
+        let Some(target) = self.quantization.filter(|target| !is_already(&loader, *target)) else {
+            return self.builder().load_from(&loader);
+        };
+        // Asked for by name, so that a second loss of precision is no accident.
+        let options = QuantizeOptions { allow_requantize: true, ..QuantizeOptions::new(target) };
+        let (quantised, _) = quantize_in_memory(&loader, options)?;
+        self.builder().load_from(&quantised)
+    }
+
+    fn builder(&self) -> ModelBuilder<'static> {
+        let builder = ModelBuilder::default().pin_threads(self.thread_affinity);
+        let builder = if self.num_threads > 0 { builder.threads(self.num_threads) } else { builder };
+        match self.context {
+            Some(context) => builder.context(context),
+            None => builder,
+        }
+    }
+
+    /// Refuses settings that come too late for a model that is loaded already.
+    pub(super) fn check_loaded(&self) -> Result<(), Error> {
+        let default = Self::default();
+        let why = "the model is loaded already, so that this has no effect; use InferenceEngine::load with its path";
+        let late = [
+            ("num_threads", self.num_threads != default.num_threads),
+            ("thread_affinity", self.thread_affinity != default.thread_affinity),
+            ("numa_aware", self.numa_aware != default.numa_aware),
+            ("context", self.context != default.context),
+            ("quantization", self.quantization != default.quantization),
+            ("mmap", self.mmap != default.mmap),
+        ];
+        match late.into_iter().find(|(_, is_set)| *is_set) {
+            Some((field, _)) => Err(Error::config(field, why)),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a model that leaves nothing of the memory limit for a cache.
+    pub(super) fn check_memory(&self, model: &Model) -> Result<(), Error> {
+        match self.memory_for_cache(model) {
+            Some(0) => Err(self.limit_error(model, 0)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns how many blocks the cache of a session may have.
+    pub(super) fn cache_blocks(&self, model: &Model, session: &SessionConfig) -> Result<usize, Error> {
+        let block = model.block_bytes(session.cache_config.storage(model)).max(1);
+        let asked = session.cache_config.max_cache_mb as u64 * MIB;
+        let within = self.memory_for_cache(model);
+        if asked > 0 {
+            if asked < block {
+                let why =
+                    format!("one block of {BLOCK_TOKENS} tokens of this model takes {} KiB", block.div_ceil(1024));
+                return Err(Error::config("max_cache_mb", why));
+            }
+            return match within {
+                Some(left) if left < asked => Err(self.limit_error(model, asked)),
+                _ => Ok((asked / block) as usize),
+            };
+        }
+        let sequence = model.context().div_ceil(BLOCK_TOKENS) as u64;
+        let wanted = sequence * session.batching.max_sequences() as u64;
+        let most = within.or_else(|| memory::available().map(|bytes| bytes / 4)).unwrap_or(u64::MAX);
+        match wanted.min(most / block) {
+            0 => Err(self.limit_error(model, block)),
+            blocks => Ok(blocks as usize),
+        }
+    }
+
+    /// Returns the bytes that the memory limit leaves for the cache.
+    fn memory_for_cache(&self, model: &Model) -> Option<u64> {
+        let limit = self.memory_limit_mb? as u64 * MIB;
+        Some(limit.saturating_sub(model.weight_bytes()).saturating_sub(model.step_bytes(self.batching.max_sequences())))
+    }
+
+    fn limit_error(&self, model: &Model, cache_bytes: u64) -> Error {
+        Error::MemoryLimit {
+            limit_bytes: self.memory_limit_mb.map_or(u64::MAX, |mb| mb as u64 * MIB),
+            weight_bytes: model.weight_bytes(),
+            compute_bytes: model.step_bytes(self.batching.max_sequences()),
+            cache_bytes,
+        }
+    }
+}
+
+impl CacheConfig {
+    pub(super) fn storage(&self, model: &Model) -> CacheType {
+        model.cache_type()
+    }
+}
+
+/// Threads that stay on one node of several are not implemented; on a machine with one node they do anyway.
+fn check_one_node() -> Result<(), Error> {
+    let nodes = std::fs::read_to_string("/sys/devices/system/node/online").unwrap_or_default();
+    match nodes.trim() {
+        "" | "0" => Ok(()),
+        several => {
+            let why =
+                format!("this machine has the memory nodes {several}; run one process a node with numactl instead");
+            Err(Error::config("numa_aware", why))
+        }
+    }
+}
+
+fn is_already(loader: &GGUFLoader, target: QuantType) -> bool {
+    loader.metadata().u64("general.file_type").is_ok_and(|found| found == Some(u64::from(target.file_type())))
+}

@@ -1,0 +1,110 @@
+//! The calls of the performance guide, spelled as there.
+
+mod fixture;
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use fixture::Fixture;
+use woolly::QuantType;
+use woolly::prelude::*;
+
+/// Polls until ready: enough for a test.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return output;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn batch_processing() {
+    let config = BatchConfig {
+        max_batch_size: 16,
+        max_wait_ms: 50,   // Wait up to 50ms to form batch
+        min_batch_size: 4, // Start processing at 4 requests
+        padding_strategy: PaddingStrategy::Efficient,
+    };
+    let engine = InferenceEngine::with_batch_config(config.clone());
+    assert_eq!(engine.config().batching, BatchingMode::Dynamic(config));
+
+    let config = SessionConfig {
+        batching: BatchingMode::Continuous { max_sequences: 32, scheduling: SchedulingPolicy::Fairness },
+        ..Default::default()
+    };
+    assert_eq!(config.batching.max_sequences(), 32);
+}
+
+#[test]
+fn intelligent_kv_cache_management() {
+    let config = SessionConfig {
+        cache_config: CacheConfig {
+            max_cache_mb: 2048, // 2GB cache limit
+            eviction_policy: EvictionPolicy::LRU,
+            compression: CacheCompression::Enabled,
+            shared_cache: true, // Share across sessions
+        },
+        ..Default::default()
+    };
+    assert_eq!(config.cache_config.max_cache_mb, 2048);
+}
+
+#[test]
+fn configuration_templates() {
+    let config = EngineConfig::low_latency().with_threads(4).with_batch_size(1).with_cache_size_mb(512);
+    assert_eq!((config.num_threads, config.batching.max_sequences(), config.cache.max_cache_mb), (4, 1, 512));
+    assert!(config.step_ms < EngineConfig::default().step_ms);
+
+    let config = EngineConfig::high_throughput()
+        .with_threads(8)
+        .with_batch_size(16)
+        .with_continuous_batching()
+        .with_cache_size_mb(4096);
+    assert!(matches!(config.batching, BatchingMode::Continuous { max_sequences: 16, .. }));
+    assert!(config.step_ms > EngineConfig::default().step_ms);
+
+    let config = EngineConfig::memory_constrained(2048) // 2GB limit
+        .with_quantization(QuantType::Q4_0)
+        .with_cache_compression()
+        .with_mmap();
+    assert_eq!((config.memory_limit_mb, config.quantization), (Some(2048), Some(QuantType::Q4_0)));
+    assert_eq!(config.cache.compression, CacheCompression::Enabled);
+}
+
+#[test]
+fn performance_monitoring() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let engine = InferenceEngine::new(EngineConfig::default());
+    engine.load(Fixture::chat().write(dir.path())).expect("a valid model");
+    let session = engine.session().expect("a session");
+    let tokens = session.encode("Once upon a time");
+
+    // Real-time monitoring
+    let monitor = PerformanceMonitor::new();
+    monitor.start();
+
+    // Run inference
+    let result = block_on(async { session.infer(&tokens).await }).expect("an answer");
+
+    // Get metrics
+    let metrics = monitor.snapshot();
+    println!("Performance Metrics:");
+    println!("  Inference time: {:?}", metrics.inference_time);
+    println!("  Tokens/sec: {:.1}", metrics.tokens_per_second);
+    println!("  Memory allocated: {:.1} MB", metrics.memory_allocated_mb);
+    println!("  CPU usage: {:.1}%", metrics.cpu_usage_percent);
+    println!("  Cache hit rate: {:.1}%", metrics.cache_hit_rate * 100.0);
+
+    assert!(!result.tokens.is_empty() && !metrics.inference_time.is_zero());
+    let generated = metrics.tokens_per_second * metrics.inference_time.as_secs_f64();
+    assert!((generated - result.tokens.len() as f64).abs() < 0.5, "{generated} tokens");
+    if cfg!(target_os = "linux") {
+        assert!(metrics.memory_allocated_mb > 1.0 && metrics.cpu_usage_percent >= 0.0);
+    }
+    let of_engine = PerformanceMonitor::of(&engine);
+    assert!(of_engine.snapshot().inference_time.is_zero(), "it counts from its start on");
+}
