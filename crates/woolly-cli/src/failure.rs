@@ -14,6 +14,8 @@ pub(crate) enum Failure {
     Usage { message: String, hint: String },
     /// The library failed.
     Woolly(woolly::Error),
+    /// A measurement failed.
+    Bench(woolly_bench::Error),
     /// Reading or writing failed.
     Io { what: String, error: io::Error },
     /// Interrupted from the keyboard or told to terminate.
@@ -54,6 +56,7 @@ impl Failure {
         match self {
             Self::Usage { message, hint } => Some((message.clone(), Some(hint.clone()))),
             Self::Woolly(error) => Some((error.to_string(), error.hint())),
+            Self::Bench(error) => Some((error.to_string(), None)),
             Self::Io { what, error } => Some((format!("cannot {what}: {error}"), None)),
             Self::Interrupted | Self::ClosedPipe => None,
         }
@@ -63,7 +66,9 @@ impl Failure {
         match self {
             Self::Usage { .. } => Code::Usage,
             Self::Woolly(error) => kind_code(error.kind()),
-            Self::Io { .. } => Code::Failed,
+            Self::Bench(woolly_bench::Error::Memory { .. }) => Code::Memory,
+            Self::Bench(woolly_bench::Error::Parameter(_)) => Code::Usage,
+            Self::Io { .. } | Self::Bench(_) => Code::Failed,
             Self::Interrupted => Code::Interrupted,
             Self::ClosedPipe => Code::Success,
         }
@@ -83,6 +88,15 @@ fn kind_code(kind: ErrorKind) -> Code {
 impl From<woolly::Error> for Failure {
     fn from(error: woolly::Error) -> Self {
         if error.kind() == ErrorKind::Cancelled { Self::Interrupted } else { Self::Woolly(error) }
+    }
+}
+
+impl From<woolly_bench::Error> for Failure {
+    fn from(error: woolly_bench::Error) -> Self {
+        match error {
+            woolly_bench::Error::Woolly(error) => error.into(),
+            error => Self::Bench(error),
+        }
     }
 }
 

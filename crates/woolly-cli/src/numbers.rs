@@ -23,6 +23,35 @@ pub(crate) fn parse_seed(text: &str) -> Result<Seed, String> {
     if text == "-1" { Ok(Seed(None)) } else { text.parse().map(|seed| Seed(Some(seed))).map_err(wrong) }
 }
 
+/// Reads llama-bench's lists of counts: `1,2`, `1-4`, `128-512+128`, `16-256*2`.
+pub(crate) fn parse_ranges(text: &str) -> Result<Ranges, String> {
+    let parts = text.split(',').map(parse_range).collect::<Option<Vec<_>>>();
+    let wrong = || "expected counts such as 512, 1,2, 1-4, 128-512+128 or 16-256*2".to_owned();
+    parts.map(|parts| Ranges(parts.concat())).ok_or_else(wrong)
+}
+
+/// Counts from first to last; a step that would not lead upwards makes no range.
+fn parse_range(text: &str) -> Option<Vec<usize>> {
+    let Some((first, rest)) = text.split_once('-') else { return Some(vec![text.parse().ok()?]) };
+    let (last, factor, step) = match rest.split_once(['+', '*']) {
+        None => (rest, 1, 1),
+        Some((last, step)) if rest.contains('*') => (last, step.parse().ok()?, 0),
+        Some((last, step)) => (last, 1, step.parse().ok()?),
+    };
+    let (first, last): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
+    let next = |&value: &usize| value.checked_mul(factor)?.checked_add(step).filter(|&next| next <= last);
+    let rises = first.checked_mul(factor)?.checked_add(step)? > first;
+    let values: Vec<usize> = std::iter::successors(Some(first), next).take(MAX_RANGE + 1).collect();
+    (rises && first <= last && values.len() <= MAX_RANGE).then_some(values)
+}
+
+/// More values than anybody measures.
+const MAX_RANGE: usize = 4096;
+
+/// The values of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Ranges(pub(crate) Vec<usize>);
+
 /// A count, or `None` for no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit(pub(crate) Option<usize>);
@@ -81,6 +110,26 @@ mod tests {
         assert_eq!((parse_limit("-1"), parse_limit("5")), (Ok(Limit(None)), Ok(Limit(Some(5)))));
         assert_eq!((parse_seed("-1"), parse_seed("7")), (Ok(Seed(None)), Ok(Seed(Some(7)))));
         assert!(parse_seed("-2").is_err() && parse_limit("-2").is_err());
+    }
+
+    #[test]
+    fn ranges_are_those_of_llama_bench() {
+        let cases: [(&str, &[usize]); 8] = [
+            ("512", &[512]),
+            ("0", &[0]),
+            ("1,2,4", &[1, 2, 4]),
+            ("1-4", &[1, 2, 3, 4]),
+            ("128-500+128", &[128, 256, 384]),
+            ("16-256*2", &[16, 32, 64, 128, 256]),
+            ("1,16-64*2,7", &[1, 16, 32, 64, 7]),
+            ("5-5", &[5]),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_ranges(text), Ok(Ranges(expected.to_vec())), "{text}");
+        }
+        for text in ["", ",", "1,", "x", "-1", "4-1", "1-4+0", "1-4*1", "0-4*2", "1-4*0", "1-", "0-99999999"] {
+            assert!(parse_ranges(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -62,6 +62,7 @@ pub use inference::{
     InferenceEngine, InferenceResult, InferenceSession, NextChunk, PaddingStrategy, PerformanceMetrics,
     PerformanceMonitor, SchedulingPolicy, SessionConfig, Stats,
 };
+pub use memory::available as available_memory;
 pub use model::{Model, ModelBuilder};
 pub use options::GenerateOptions;
 pub use perplexity::{OnWindow, Perplexity, PerplexityOptions};

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Returns the bytes that can be allocated without swapping or being killed, where that can be found out.
-pub(crate) fn available() -> Option<u64> {
+pub fn available() -> Option<u64> {
     available_under(Path::new("/"))
 }
 

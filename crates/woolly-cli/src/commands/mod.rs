@@ -29,4 +29,5 @@ commands! {
     compare => Compare,
     quantize => Quantize,
     imatrix => Imatrix,
+    bench => Bench,
 }

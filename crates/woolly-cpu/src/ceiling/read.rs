@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::buffer::AlignedVec;
+use super::HugeMemory;
 use crate::isa::{Kernel, Level, Simd};
 use crate::pool::ThreadPool;
 
@@ -16,14 +16,13 @@ const BUDGET: Duration = Duration::from_millis(250);
 /// Memory larger than the caches, to read from.
 #[derive(Debug)]
 pub struct ReadProbe {
-    memory: AlignedVec<u8>,
+    memory: HugeMemory,
 }
 
 impl ReadProbe {
     /// Allocates and touches `bytes`, with huge pages where the system grants them; `None` when memory is short.
     pub fn new(bytes: usize) -> Option<Self> {
-        let mut memory = AlignedVec::<u8>::try_zeroed(bytes.next_multiple_of(PIECE))?;
-        prefer_huge_pages(&mut memory);
+        let mut memory = HugeMemory::zeroed(bytes.checked_next_multiple_of(PIECE)?)?;
         // Pages that were never written to may all be one page of zeros, which the cache holds. The values are 0.5.
         memory.iter_mut().skip(3).step_by(64).for_each(|byte| *byte = 0x3f);
         Some(Self { memory })
@@ -57,21 +56,6 @@ impl ReadProbe {
         rates.sort_by(f64::total_cmp);
         rates.get(rates.len() * 19 / 20).copied().unwrap_or_default()
     }
-}
-
-/// Asks for huge pages for the whole pages of `memory`; advice, which may be ignored, and is outside of Linux.
-pub fn prefer_huge_pages(memory: &mut [u8]) {
-    #[cfg(target_os = "linux")]
-    {
-        let range = memory.as_mut_ptr_range();
-        let (start, end) = (range.start.addr().next_multiple_of(4096), range.end.addr() / 4096 * 4096);
-        if start < end {
-            // SAFETY: the pages lie within memory that is borrowed exclusively, and the advice changes no contents.
-            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_HUGEPAGE) };
-        }
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = memory;
 }
 
 fn share(bytes: usize, threads: usize, thread: usize) -> Range<usize> {

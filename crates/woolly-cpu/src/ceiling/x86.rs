@@ -2,9 +2,11 @@
 //!
 //! Operands are ordinary numbers, since zeros draw less power and may be faster than any real product.
 
+use std::arch::x86_64::__cpuid_count;
 use std::arch::{asm, is_x86_feature_detected};
 
 use super::Unit;
+use crate::isa::Amx;
 
 /// Returns the loop of a unit, or `None` where the processor lacks it or the system refuses it.
 pub(super) fn spin(unit: Unit) -> Option<fn(u64)> {
@@ -15,8 +17,8 @@ pub(super) fn spin(unit: Unit) -> Option<fn(u64)> {
         Unit::Avx2Int8 => (avx2, avx2_int8),
         Unit::Avx512F32 => (avx512, avx512_f32),
         Unit::Avx512Int8 => (avx512, avx512_int8),
-        Unit::AmxInt8 => (amx::available(), amx::int8),
-        Unit::AmxBf16 => (amx::available(), amx::bf16),
+        Unit::AmxInt8 => (tiles_of_bytes(), amx_int8),
+        Unit::AmxBf16 => (Amx::new().is_some(), amx_bf16),
     };
     there.then_some(spin)
 }
@@ -86,94 +88,46 @@ vector_loop!(avx2_int8, "avx2", BYTES, "vpbroadcastd", "ymm",
     "vpmaddubsw ymm8, ymm14, ymm15" "vpmaddwd ymm8, ymm8, ymm14" "vpaddd ymm6, ymm6, ymm8"
     "vpmaddubsw ymm9, ymm14, ymm15" "vpmaddwd ymm9, ymm9, ymm14" "vpaddd ymm7, ymm7, ymm9");
 
-/// Advanced Matrix Extensions: products of tiles of 16 rows of 64 bytes.
-#[cfg(target_os = "linux")]
-mod amx {
-    use std::arch::asm;
-    use std::arch::x86_64::{__cpuid, __cpuid_count};
-    use std::sync::OnceLock;
-
-    /// The layout that LDTILECFG reads: eight tiles of 16 rows of 64 bytes.
-    #[repr(C, align(64))]
-    struct Shape {
-        palette: u8,
-        start_row: u8,
-        reserved: [u8; 14],
-        row_bytes: [u16; 16],
-        rows: [u8; 16],
-    }
-
-    static SHAPE: Shape = {
-        let (mut row_bytes, mut rows) = ([0; 16], [0; 16]);
-        let mut tile = 0;
-        while tile < 8 {
-            (row_bytes[tile], rows[tile]) = (64, 16);
-            tile += 1;
-        }
-        Shape { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
-    };
-
-    /// Whether the processor has int8 and bfloat16 tiles and Linux lets this process use them, for which it must be asked.
-    pub(super) fn available() -> bool {
-        static AVAILABLE: OnceLock<bool> = OnceLock::new();
-        *AVAILABLE.get_or_init(|| {
-            const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
-            const TILE_DATA: libc::c_long = 18;
-            // Bits of CPUID leaf 7, EDX: bfloat16, tiles, bytes.
-            const NEEDED: u32 = 1 << 22 | 1 << 24 | 1 << 25;
-            let has = __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx & NEEDED == NEEDED;
-            // SAFETY: the call only changes which registers the system saves for this process; an old kernel refuses it.
-            has && unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) } == 0
-        })
-    }
-
-    /// Makes a function that repeats four independent products: two by two operand tiles.
-    macro_rules! tile_loop {
-        ($name:ident, $instruction:literal, $operand:expr) => {
-            pub(super) fn $name(rounds: u64) {
-                let operand: [u32; 256] = [$operand; 256];
-                // SAFETY: `spin` hands this function out only where `available` found tiles permitted. Tiles are loaded
-                // from 1024 bytes at a stride of 64, no other code of this thread has tiles in use, and they are released
-                // at the end; `rounds` is at least 1, so that the counter ends at 0.
-                unsafe {
-                    asm!(
-                        "ldtilecfg [{shape}]",
-                        "tileloadd tmm4, [{x} + {stride}]",
-                        "tileloadd tmm5, [{x} + {stride}]",
-                        "tileloadd tmm6, [{x} + {stride}]",
-                        "tileloadd tmm7, [{x} + {stride}]",
-                        "2:",
-                        concat!($instruction, " tmm0, tmm4, tmm6"),
-                        concat!($instruction, " tmm1, tmm4, tmm7"),
-                        concat!($instruction, " tmm2, tmm5, tmm6"),
-                        concat!($instruction, " tmm3, tmm5, tmm7"),
-                        "dec {n}",
-                        "jnz 2b",
-                        "tilerelease",
-                        shape = in(reg) &raw const SHAPE,
-                        x = in(reg) operand.as_ptr(),
-                        stride = in(reg) 64_usize,
-                        n = inout(reg) rounds.max(1) => _,
-                        options(nostack, readonly),
-                    );
-                }
+/// Makes a function that repeats four independent products of tiles: two by two operands.
+macro_rules! tile_loop {
+    ($name:ident, $instruction:literal, $operand:expr) => {
+        fn $name(rounds: u64) {
+            let Some(amx) = Amx::new() else { return };
+            let operand: [u32; 256] = [$operand; 256];
+            let tiles = amx.tiles();
+            // SAFETY: `tiles` keeps all eight configured as 16 rows of 64 bytes; four are loaded from 1024 bytes at a stride
+            // of 64. `rounds` is at least 1, so that the counter ends at 0.
+            unsafe {
+                asm!(
+                    "tileloadd tmm4, [{x} + {stride}]",
+                    "tileloadd tmm5, [{x} + {stride}]",
+                    "tileloadd tmm6, [{x} + {stride}]",
+                    "tileloadd tmm7, [{x} + {stride}]",
+                    "2:",
+                    concat!($instruction, " tmm0, tmm4, tmm6"),
+                    concat!($instruction, " tmm1, tmm4, tmm7"),
+                    concat!($instruction, " tmm2, tmm5, tmm6"),
+                    concat!($instruction, " tmm3, tmm5, tmm7"),
+                    "dec {n}",
+                    "jnz 2b",
+                    x = in(reg) operand.as_ptr(),
+                    stride = in(reg) 64_usize,
+                    n = inout(reg) rounds.max(1) => _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack, readonly),
+                );
             }
-        };
-    }
-
-    tile_loop!(int8, "tdpbssd", super::BYTES[0]);
-    // Two bfloat16 of 0.5.
-    tile_loop!(bf16, "tdpbf16ps", 0x3f00_3f00);
+            drop(tiles);
+        }
+    };
 }
 
-/// Only Linux has been taught how to ask for tiles.
-#[cfg(not(target_os = "linux"))]
-mod amx {
-    pub(super) fn available() -> bool {
-        false
-    }
+tile_loop!(amx_int8, "tdpbssd", BYTES[0]);
+// Two bfloat16 of 0.5.
+tile_loop!(amx_bf16, "tdpbf16ps", 0x3f00_3f00);
 
-    pub(super) fn int8(_rounds: u64) {}
-
-    pub(super) fn bf16(_rounds: u64) {}
+/// Whether tiles can hold bytes: CPUID leaf 7, EDX bit 25.
+fn tiles_of_bytes() -> bool {
+    Amx::new().is_some() && __cpuid_count(7, 0).edx & 1 << 25 != 0
 }

@@ -1,0 +1,31 @@
+//! Measures speed: of models as llama-bench does, beside the ceilings of the machine and beside llama.cpp; and of whatever
+//! else a program records.
+//!
+//! - [`speed`] times prompts and generation on ids alone: no tokenizer, no sampling. Its rows have llama-bench's names and
+//!   fields ([`output`]), so that what reads those reads these.
+//! - [`Ceiling`] measures in the same run what the machine reaches at most, and every row is a share of it.
+//! - [`Benchmark`] and [`Reporter`] collect and report metrics of a program's own.
+//!
+//! Nothing is printed and nothing is remembered between runs.
+
+#![forbid(unsafe_code)]
+
+mod benchmark;
+mod error;
+mod machine;
+mod model;
+pub mod output;
+pub mod speed;
+mod stats;
+
+pub use benchmark::{Benchmark, Report, Reporter};
+pub use error::Error;
+pub use machine::{Ceiling, Machine};
+pub use model::{Shape, Source, Synthetic};
+pub use stats::Statistics;
+
+/// The commit this was built from, in seven digits; `unknown` outside of a repository.
+pub const BUILD_COMMIT: &str = env!("WOOLLY_BUILD_COMMIT");
+
+/// The number of commits up to [`BUILD_COMMIT`]; `0` outside of a repository.
+pub const BUILD_NUMBER: &str = env!("WOOLLY_BUILD_NUMBER");

@@ -1,0 +1,164 @@
+//! How many tokens a second a model computes: prompts, generation, both, at any depth of context.
+//!
+//! As llama-bench: ids are random, so that neither tokenizer nor sampling is part of it; a warm-up run comes first; what
+//! stands in the cache at `depth` is computed before the clock starts.
+
+mod case;
+mod cost;
+mod engine;
+mod row;
+
+use std::time::Duration;
+
+use woolly_gguf::GGUFLoader;
+
+use crate::{Ceiling, Error, Machine, Source};
+
+pub use case::{Case, Grid};
+pub use cost::{Costs, Work};
+pub use engine::{Engine, Test};
+pub use row::{ModelInfo, Row};
+
+/// What to measure, and how often.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The models, one after another.
+    pub models: Vec<Source>,
+    /// What is measured of each.
+    pub grid: Grid,
+    /// Samples of each row.
+    pub repetitions: usize,
+    /// Whether each row begins with a run that is not timed.
+    pub warm_up: bool,
+    /// Pause before each row, for processors that heat up.
+    pub delay: Duration,
+}
+
+impl Options {
+    /// Returns the numbers of threads that occur, each once.
+    pub fn threads(&self) -> Vec<usize> {
+        let mut threads = self.grid.threads.clone();
+        threads.sort_unstable();
+        threads.dedup();
+        threads
+    }
+
+    /// Measures everything and hands each row to `on_row` as soon as it is complete; what that returns as an error ends
+    /// the run.
+    ///
+    /// `ceilings` are those of [`threads`](Self::threads), measured just before; of a number of threads that is missing,
+    /// rows have no shares.
+    ///
+    /// # Errors
+    /// When a model cannot be loaded, a context is longer than a model allows, or memory is short.
+    pub fn run<E: From<Error>>(
+        &self,
+        machine: &Machine,
+        ceilings: &[Ceiling],
+        mut on_row: impl FnMut(Row) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let cases = self.grid.cases();
+        let context = cases.iter().map(Case::context).max().unwrap_or(0);
+        for source in &self.models {
+            let loader = source.open(context)?;
+            let model = ModelInfo::of(&loader, source.name());
+            let mut loaded: Option<Engine> = None;
+            for case in &cases {
+                std::thread::sleep(self.delay);
+                let engine = match loaded.take() {
+                    Some(engine) if engine.threads() == case.threads => engine,
+                    _ => Engine::load(&loader, case.threads)?,
+                };
+                let ceiling = ceilings.iter().find(|ceiling| ceiling.threads == case.threads);
+                on_row(self.measure(&engine, &loader, case, &model, machine, ceiling)?)?;
+                loaded = Some(engine);
+            }
+        }
+        Ok(())
+    }
+
+    fn measure(
+        &self,
+        engine: &Engine,
+        loader: &GGUFLoader,
+        case: &Case,
+        model: &ModelInfo,
+        machine: &Machine,
+        ceiling: Option<&Ceiling>,
+    ) -> Result<Row, Error> {
+        let mut test = engine.test(case)?;
+        let started = std::time::SystemTime::now();
+        test.fill_depth()?;
+        if self.warm_up {
+            test.warm_up()?;
+        }
+        let samples = (0..self.repetitions.max(1)).map(|_| test.sample()).collect::<Result<Vec<_>, _>>()?;
+        let work = engine.costs(loader, case)?.work(case);
+        Ok(Row {
+            case: *case,
+            model: model.clone(),
+            machine: machine.clone(),
+            ceiling: ceiling.cloned(),
+            samples,
+            work,
+            started,
+        })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{Shape, Synthetic};
+    use woolly_cpu::ceiling::Unit;
+    use woolly_cpu::isa::Level;
+    use woolly_model::mix::Mix;
+
+    /// 32 tokens at 40 and 50 a second, on a machine of round numbers.
+    pub(crate) fn row() -> Row {
+        let grid = Grid { prompts: vec![], generations: vec![32], threads: vec![2], ..Grid::default() };
+        Row {
+            case: grid.cases().swap_remove(0),
+            model: ModelInfo::synthetic_for_tests(),
+            machine: Machine { cpu: "Processor".to_owned(), level: Level::Avx512, caches: vec![48 << 10, 2 << 20] },
+            ceiling: Some(Ceiling { threads: 2, read: Some(30e9), units: vec![(Unit::AmxBf16, 2e12)] }),
+            samples: vec![Duration::from_millis(800), Duration::from_millis(640)],
+            work: Work { bytes: 0.72 * 30e9, operations: 0.72 * 1e11 },
+            started: std::time::UNIX_EPOCH + Duration::from_secs(1_795_539_917),
+        }
+    }
+
+    #[test]
+    fn shares_are_of_the_median_repetition() {
+        let row = row();
+        assert_eq!((row.bandwidth(), row.bandwidth_share()), (30e9, Some(1.0)));
+        assert_eq!(row.operations_share(), Some((Unit::AmxBf16, 0.05)));
+        assert_eq!(row.rates(), [40.0, 50.0]);
+        assert_eq!(row.time(), "2026-11-24T17:05:17Z");
+        let unknown = Row { ceiling: None, ..row };
+        assert_eq!((unknown.bandwidth_share(), unknown.operations_share()), (None, None));
+    }
+
+    #[test]
+    fn a_run_gives_every_row_with_its_samples_and_stops_when_told_to() {
+        let model = Source::Synthetic(Synthetic { shape: Shape::tiny(), mix: Mix::Q4_K_M });
+        let grid = Grid { prompts: vec![8], generations: vec![2], threads: vec![1, 2], ..Grid::default() };
+        let options = Options { models: vec![model], grid, repetitions: 3, warm_up: true, delay: Duration::ZERO };
+        let machine = Machine::detect().expect("a machine");
+        let mut names = Vec::new();
+        let done = options.run(&machine, &[], |row| {
+            assert_eq!(row.samples.len(), 3);
+            assert!(row.work.bytes > 0.0 && row.work.operations > 0.0);
+            names.push(format!("{} t{}", row.case, row.case.threads));
+            Ok::<_, Error>(())
+        });
+        assert!(done.is_ok());
+        assert_eq!(names, ["pp8 t1", "tg2 t1", "pp8 t2", "tg2 t2"]);
+        let mut rows = 0;
+        let stopped = options.run(&machine, &[], |_| {
+            rows += 1;
+            Err(Error::Parameter("enough".to_owned()))
+        });
+        assert!(stopped.is_err() && rows == 1);
+    }
+}

@@ -1,0 +1,241 @@
+//! `woolly bench`: how fast models run, in llama-bench's words, beside what the machine can do at most.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use woolly_bench::output::{Format, Printer};
+use woolly_bench::speed::{Grid, Options, Row};
+use woolly_bench::{Ceiling, Machine, Source, Synthetic};
+use woolly_tensor::CacheType;
+
+use crate::failure::Failure;
+use crate::numbers::parse_ranges;
+use crate::output::Output;
+
+/// What is measured when no model is named: nothing need be downloaded.
+const DEFAULT_SYNTHETIC: &str = "TinyLlama-1.1B:Q4_K_M";
+
+/// Measure how fast models run.
+///
+/// Flags, row names and output fields are llama-bench's. Lists are separated by commas, or the flag is repeated; ranges are
+/// `first-last`, `first-last+step` or `first-last*factor`. Every combination is measured.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: woolly bench -p 512 -n 128 -t 1,2 --synthetic Llama-2-7B:Q4_K_M")]
+pub(crate) struct Arguments {
+    /// Model files in GGUF format [default: a synthetic TinyLlama-1.1B:Q4_K_M]
+    #[arg(short, long, value_name = "FILE", value_delimiter = ',')]
+    model: Vec<PathBuf>,
+    /// Random weights in the shape of a known model, made in memory: SHAPE[:QUANT]
+    #[arg(long, value_name = "SHAPE", value_delimiter = ',', long_help = synthetic_help())]
+    synthetic: Vec<Synthetic>,
+    /// Tokens of a prompt; 0 measures none [default: 512]
+    #[arg(short = 'p', long, value_name = "N", value_parser = parse_ranges)]
+    n_prompt: Vec<Ranges>,
+    /// Tokens to generate; 0 measures none [default: 128]
+    #[arg(short, long, value_name = "N", value_parser = parse_ranges)]
+    n_gen: Vec<Ranges>,
+    /// A prompt and a generation measured together: -pg 512,128
+    #[arg(long, value_name = "P,N", value_parser = parse_pair)]
+    prompt_gen: Vec<(usize, usize)>,
+    /// Tokens in the context before the test [default: 0]
+    #[arg(short = 'd', long, value_name = "N", value_parser = parse_ranges)]
+    n_depth: Vec<Ranges>,
+    /// Sequences side by side, for the throughput of batches (-npl) [default: 1]
+    #[arg(long, value_name = "N", value_parser = parse_ranges)]
+    n_parallel: Vec<Ranges>,
+    /// Tokens of a prompt after which logits are computed [default: 2048]
+    #[arg(short, long, value_name = "N", value_parser = parse_ranges)]
+    batch_size: Vec<Ranges>,
+    /// Tokens computed in one step (-ub) [default: 512]
+    #[arg(long, value_name = "N", value_parser = parse_ranges)]
+    ubatch_size: Vec<Ranges>,
+    /// Storage of keys (-ctk) [default: f16]
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = parse_cache)]
+    cache_type_k: Vec<CacheType>,
+    /// Storage of values (-ctv), the same as that of keys [default: that of keys]
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = parse_cache)]
+    cache_type_v: Vec<CacheType>,
+    /// Numbers of threads [default: the physical cores this process may use]
+    #[arg(short, long, value_name = "N", value_parser = parse_ranges)]
+    threads: Vec<Ranges>,
+    /// Times that each test is repeated
+    #[arg(short, long, value_name = "N", default_value_t = 5)]
+    repetitions: usize,
+    /// Seconds to wait before each test
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    delay: u64,
+    /// Leave out the run before the first repetition of a test
+    #[arg(long)]
+    no_warmup: bool,
+    /// Leave out the machine's ceilings, and with them the shares
+    #[arg(long)]
+    no_ceilings: bool,
+    /// Output format: md, csv, json, jsonl, sql
+    #[arg(short, long, value_name = "FORMAT", default_value = "md")]
+    output: Format,
+    /// Print in this format to standard error, too (-oe)
+    #[arg(long, value_name = "FORMAT")]
+    output_err: Option<Format>,
+    /// Print JSON, as -o json does
+    #[arg(long, conflicts_with = "output")]
+    json: bool,
+}
+
+/// Values of one list.
+type Ranges = crate::numbers::Ranges;
+
+impl Arguments {
+    pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
+        let options = self.options()?;
+        let machine = Machine::detect()?;
+        let ceilings = if self.no_ceilings { Vec::new() } else { measure_ceilings(&machine, &options, output)? };
+        let format = if self.json { Format::Json } else { self.output };
+        let mut printer = format.printer().with_columns_for(&options.grid);
+        let mut second = self.output_err.map(|format| format.printer().with_columns_for(&options.grid));
+        options.run(&machine, &ceilings, |row: Row| -> Result<(), Failure> {
+            note(output, second.as_mut().map(|printer| printer.row(&row)));
+            output.text(&printer.row(&row))
+        })?;
+        note(output, second.as_mut().map(Printer::finish));
+        output.text(&printer.finish())
+    }
+
+    fn options(&self) -> Result<Options, Failure> {
+        let default = Grid::default();
+        let caches = self.caches()?;
+        let grid = Grid {
+            prompts: list(&self.n_prompt, default.prompts),
+            generations: list(&self.n_gen, default.generations),
+            pairs: self.prompt_gen.clone(),
+            depths: list(&self.n_depth, default.depths),
+            sequences: positive("-npl", list(&self.n_parallel, default.sequences))?,
+            batches: positive("-b", list(&self.batch_size, default.batches))?,
+            micro_batches: positive("-ub", list(&self.ubatch_size, default.micro_batches))?,
+            caches: if caches.is_empty() { default.caches } else { caches },
+            threads: positive("-t", list(&self.threads, default.threads))?,
+        };
+        positive("-r", vec![self.repetitions])?;
+        let delay = Duration::from_secs(self.delay);
+        let (repetitions, warm_up) = (self.repetitions, !self.no_warmup);
+        Ok(Options { models: self.models()?, grid, repetitions, warm_up, delay })
+    }
+
+    fn models(&self) -> Result<Vec<Source>, Failure> {
+        let files = self.model.iter().cloned().map(Source::File);
+        let synthetic = self.synthetic.iter().cloned().map(Source::Synthetic);
+        let named: Vec<Source> = files.chain(synthetic).collect();
+        if named.is_empty() { Ok(vec![Source::Synthetic(DEFAULT_SYNTHETIC.parse()?)]) } else { Ok(named) }
+    }
+
+    /// llama-bench combines every type of keys with every type of values; here both are stored alike.
+    fn caches(&self) -> Result<Vec<CacheType>, Failure> {
+        if self.cache_type_v.is_empty() || self.cache_type_v == self.cache_type_k {
+            return Ok(self.cache_type_k.clone());
+        }
+        let message = "keys and values of different types are not supported";
+        Err(Failure::usage(message, "give -ctk and -ctv the same list, or -ctk alone"))
+    }
+}
+
+fn measure_ceilings(machine: &Machine, options: &Options, output: &mut Output) -> Result<Vec<Ceiling>, Failure> {
+    if output.notes_terminal {
+        output.note("measuring what this machine can do at most ...");
+    }
+    Ok(Ceiling::measure(machine, &options.threads())?)
+}
+
+fn note(output: &mut Output, text: Option<String>) {
+    if let Some(text) = text {
+        output.note(text.trim_end_matches('\n'));
+    }
+}
+
+fn list(given: &[Ranges], default: Vec<usize>) -> Vec<usize> {
+    if given.is_empty() { default } else { given.iter().flat_map(|ranges| ranges.0.iter().copied()).collect() }
+}
+
+fn positive(flag: &str, values: Vec<usize>) -> Result<Vec<usize>, Failure> {
+    if values.contains(&0) {
+        return Err(Failure::usage(format!("{flag} cannot be 0"), format!("give {flag} at least 1")));
+    }
+    Ok(values)
+}
+
+fn parse_pair(text: &str) -> Result<(usize, usize), String> {
+    let pair = text.split_once(',').and_then(|(prompt, generate)| prompt.parse().ok().zip(generate.parse().ok()));
+    pair.ok_or_else(|| "expected two counts such as 512,128".to_owned())
+}
+
+fn parse_cache(name: &str) -> Result<CacheType, String> {
+    match name {
+        "f32" => Ok(CacheType::F32),
+        "f16" => Ok(CacheType::F16),
+        _ => Err("known are f32 and f16".to_owned()),
+    }
+}
+
+fn synthetic_help() -> String {
+    let shapes: Vec<&str> = woolly_bench::Shape::all().iter().map(|shape| shape.name).collect();
+    format!(
+        "Random weights in the shape of a known model, made in memory: SHAPE[:QUANT]; the quantisation is Q4_K_M when none \
+         is given, and any that `woolly quantize` knows. Shapes: {}",
+        shapes.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Command {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn options(line: &str) -> Result<Options, String> {
+        let words = crate::spelling::translate(["bench"].into_iter().chain(line.split_whitespace()).map(Into::into));
+        let command = Command::try_parse_from(words).map_err(|error| error.to_string())?;
+        command.arguments.options().map_err(|failure| format!("{failure:?}"))
+    }
+
+    #[test]
+    fn flags_are_those_of_llama_bench() {
+        let line = "-m a.gguf,b.gguf -m c.gguf -p 16,64-256*2 -n 0 -pg 8,4 -pg 0,2 -d 0,128 -b 64 -ub 32,64 -t 1-3 -ctk f32 \
+                    -ctv f32 -r 2 --delay 1 --no-warmup -npl 1,4";
+        let options = options(line).expect("valid");
+        assert_eq!(options.models, ["a.gguf", "b.gguf", "c.gguf"].map(|path| Source::File(path.into())));
+        assert_eq!((options.repetitions, options.warm_up, options.delay), (2, false, Duration::from_secs(1)));
+        let grid = Grid {
+            prompts: vec![16, 64, 128, 256],
+            generations: vec![0],
+            pairs: vec![(8, 4), (0, 2)],
+            depths: vec![0, 128],
+            sequences: vec![1, 4],
+            batches: vec![64],
+            micro_batches: vec![32, 64],
+            caches: vec![CacheType::F32],
+            threads: vec![1, 2, 3],
+        };
+        assert_eq!(options.grid, grid);
+    }
+
+    #[test]
+    fn without_flags_a_synthetic_model_is_measured_as_llama_bench_measures() {
+        let found = options("").expect("valid");
+        assert_eq!(found.models, [Source::Synthetic("tinyllama-1.1b:q4_k_m".parse().expect("known"))]);
+        assert_eq!((found.grid, found.repetitions, found.warm_up), (Grid::default(), 5, true));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "-t 0", "-b 0", "-ub 0", "-r 0", "-npl 0", "-pg 512", "-p x", "-p 8-4*0", "-ctk q9", "-ctk f16 -ctv f32", "-o xml",
+            "--synthetic llama-9", "--synthetic Llama-2-7B:Q99", "-ngl 99",
+        ] {
+            assert!(options(line).is_err(), "{line}");
+        }
+    }
+}
