@@ -57,13 +57,71 @@ impl<T: Zeroed> AlignedVec<T> {
             return Some(Self { start: NonNull::dangling(), len });
         }
         // SAFETY: the layout's size is not zero.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = unsafe { if huge(layout) { alloc_zeroed_huge(layout) } else { alloc_zeroed(layout) } };
         Some(Self { start: NonNull::new(start.cast())?, len })
     }
 
     fn layout(len: usize) -> Option<Layout> {
-        Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGNMENT)).ok()
+        let layout = Layout::array::<T>(len).and_then(|layout| layout.align_to(ALIGNMENT)).ok()?;
+        if layout.size() < HUGE { Some(layout) } else { layout.align_to(HUGE).ok() }
     }
+}
+
+/// Bytes of a large page. Vectors of at least one are put on such pages where the system has them: walking through
+/// activations and caches row by row touches a page for every line, and looking pages up costs more than reading lines.
+const HUGE: usize = 2 << 20;
+
+fn huge(layout: Layout) -> bool {
+    cfg!(all(target_os = "linux", not(miri))) && layout.align() >= HUGE
+}
+
+/// Allocates zeros on large pages, if the system agrees, in whole ones: neighbours on a shared page would be no gain.
+///
+/// # Safety
+/// The layout's size is not zero.
+#[cfg(all(target_os = "linux", not(miri)))]
+unsafe fn alloc_zeroed_huge(layout: Layout) -> *mut u8 {
+    // SAFETY: fresh anonymous memory, and advice about what lies inside of it. The mapping is one page longer than needed,
+    // so that an aligned part of it is long enough; the rest goes back.
+    unsafe {
+        let size = layout.size().next_multiple_of(HUGE);
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let Some(total) = size.checked_add(HUGE) else { return std::ptr::null_mut() };
+        let start = libc::mmap(std::ptr::null_mut(), total, protection, flags, -1, 0);
+        if start == libc::MAP_FAILED {
+            return std::ptr::null_mut();
+        }
+        let before = start.addr().next_multiple_of(HUGE) - start.addr();
+        let aligned = start.byte_add(before);
+        if before > 0 {
+            libc::munmap(start, before);
+        }
+        libc::munmap(aligned.byte_add(size), HUGE - before);
+        // Refused where large pages are not built in: then ordinary ones do.
+        libc::madvise(aligned, size, libc::MADV_HUGEPAGE);
+        aligned.cast()
+    }
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+unsafe fn alloc_zeroed_huge(layout: Layout) -> *mut u8 {
+    // SAFETY: passed on from the caller.
+    unsafe { alloc_zeroed(layout) }
+}
+
+/// Frees what [`AlignedVec`] allocated.
+///
+/// # Safety
+/// `start` was allocated with this layout, and nobody uses it.
+unsafe fn free(start: *mut u8, layout: Layout) {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    if huge(layout) {
+        // SAFETY: passed on from the caller; the mapping has this size.
+        unsafe { libc::munmap(start.cast(), layout.size().next_multiple_of(HUGE)) };
+        return;
+    }
+    // SAFETY: passed on from the caller.
+    unsafe { dealloc(start, layout) }
 }
 
 impl<T: Zeroed> Deref for AlignedVec<T> {
@@ -86,7 +144,7 @@ impl<T: Zeroed> Drop for AlignedVec<T> {
     fn drop(&mut self) {
         if let Some(layout) = Self::layout(self.len).filter(|layout| layout.size() > 0) {
             // SAFETY: allocated in `zeroed` with the same layout, and freed only here.
-            unsafe { dealloc(self.start.as_ptr().cast(), layout) }
+            unsafe { free(self.start.as_ptr().cast(), layout) }
         }
     }
 }
@@ -127,6 +185,11 @@ impl<'a> SharedOut<'a> {
     /// Returns whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty()
+    }
+
+    /// Returns the address of the first element, to prefetch from.
+    pub fn as_ptr(&self) -> *const f32 {
+        self.cells.as_ptr().cast()
     }
 
     /// Writes one element with a plain store (a relaxed atomic one: threads that collide leave either value).

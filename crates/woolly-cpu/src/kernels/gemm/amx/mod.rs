@@ -17,6 +17,7 @@ mod tests;
 mod transpose;
 mod unpack;
 
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
 use std::ops::Range;
 
 use woolly_quant::TensorType;
@@ -25,8 +26,9 @@ use woolly_tensor::Activation;
 use crate::buffer::{AlignedVec, SharedOut};
 use crate::isa::{Amx, Tiles};
 use crate::kernels::gemv::{self, Rows};
+use out::Drain;
 pub(crate) use pack::Tokens;
-use unpack::{UNIT, Unpack};
+use unpack::{PART, UNIT, Unit, Unpack};
 
 /// Weight rows, or tokens, of two tiles side by side.
 pub(crate) const STRIP: usize = 32;
@@ -124,6 +126,11 @@ impl<'a> Operation<'a> {
         }
     }
 
+    /// Returns the columns of a piece.
+    fn columns(&self, piece: usize) -> usize {
+        PIECE.min(self.x.columns() - piece * PIECE)
+    }
+
     fn strip(&self, index: usize) -> Strip {
         let of = |target: usize, index: usize| {
             let first = index * STRIP;
@@ -149,8 +156,9 @@ impl<'a> Operation<'a> {
         scratch.prepare(self);
         let tiles = amx.tiles();
         let mut stage = Stage { item: self.item(first), piece: 0 };
-        let Scratch { panels: [current, next], sums, blocks } = scratch;
+        let Scratch { panels: [current, next], sums, results } = scratch;
         let (mut current, mut next) = (&mut **current, &mut **next);
+        let mut drain = Drain::done(self);
         Feeder::new(self, &stage, current).finish();
         loop {
             let following = match stage.piece + 1 < self.x.pieces() {
@@ -162,117 +170,77 @@ impl<'a> Operation<'a> {
                 None => Feeder::done(self, next),
             };
             // SAFETY: `amx` proves the instructions.
-            unsafe { self.multiply(&tiles, &stage, current, sums, blocks, &mut feeder) };
+            unsafe { self.multiply(&tiles, &stage, current, (sums, results), (&mut feeder, &mut drain)) };
             feeder.finish();
-            let Some(following) = following else { return };
+            let Some(following) = following else { break };
             stage = following;
             std::mem::swap(&mut current, &mut next);
         }
+        // SAFETY: `amx` proves the instructions; an item is one thread's.
+        unsafe { drain.write(drain.left(), results) };
     }
 
-    /// Multiplies one piece of an item, `panel`, while `feeder` decodes the next one.
+    /// Multiplies one piece of an item, `panel`, while `feeder` decodes the next one and `drain` writes what is finished.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx512vbmi,avx2,fma,f16c")]
-    fn multiply(
-        &self,
+    fn multiply<'s>(
+        &'s self,
         tiles: &Tiles,
         stage: &Stage,
         panel: &[u16],
-        sums: &mut [f32],
-        blocks: &mut [f32],
-        feeder: &mut Feeder<'_>,
+        (sums, results): (&mut [f32], &mut [AlignedVec<f32>; 2]),
+        (feeder, drain): (&mut Feeder<'_>, &mut Drain<'s>),
     ) {
-        let steps = self.x.steps(stage.piece);
-        let last = stage.piece + 1 == self.x.pieces();
-        let count = stage.item.strips.len();
-        let pauses = stage.item.tokens.len() * count * steps.div_ceil(PAUSE);
-        let each = feeder.left.div_ceil(pauses);
-        assert!(panel.len() >= count * steps * STEP && blocks.len() >= 2 * BLOCK);
-        assert!(self.x.pieces() == 1 || sums.len() >= stage.item.tokens.len() * count * BLOCK);
+        let (steps, count) = (self.x.steps(stage.piece), stage.item.strips.len());
+        let (last, several) = (stage.piece + 1 == self.x.pieces(), self.x.pieces() > 1);
+        let pauses = count * steps;
+        let each = feeder.left.div_ceil(stage.item.tokens.len() * pauses);
+        assert!(panel.len() >= count * steps * STEP && results.iter().all(|r| r.len() >= count * BLOCK));
+        assert!(!several || sums.len() >= stage.item.tokens.len() * count * BLOCK);
         for (t, strip) in stage.item.tokens.clone().enumerate() {
             let right = self.x.strip(stage.piece, strip);
+            let ahead = if t + 1 < stage.item.tokens.len() { self.x.strip(stage.piece, strip + 1) } else { &[] };
+            let mut ahead = ahead.chunks(ahead.len().div_ceil(pauses).max(1));
             let narrow = self.x.rows() - strip * STRIP <= STRIP / 2;
+            let parts = drain.left().div_ceil(pauses);
             for r in 0..count {
-                let sums = sums[(t * count + r) * BLOCK * usize::from(self.x.pieces() > 1)..].as_mut_ptr();
                 let left = panel[r * steps * STEP..].as_ptr();
-                // SAFETY: the operands hold `steps` steps, the sums and blocks a block of results, by the assertions and
-                // the layout of the tokens.
+                // SAFETY: the operands hold `steps` steps, sums and results a block for each strip, by the assertions
+                // and the layout of the tokens. An item is one thread's, and so is its part of the output.
                 unsafe {
+                    let sums = sums.as_mut_ptr().add(if several { (t * count + r) * BLOCK } else { 0 });
                     match stage.piece {
                         0 => tiles.zero(),
                         _ => tiles.load(sums),
                     }
-                    steps_with_pauses(tiles, (left, right.as_ptr()), steps, narrow, &mut || feeder.feed(each));
-                    if last {
-                        let block = &mut blocks[r % 2 * BLOCK..];
-                        tiles.store(block.as_mut_ptr());
-                        self.finish(stage.item.strips.start + r, strip, blocks);
-                    } else {
-                        tiles.store(sums);
+                    for step in 0..steps {
+                        let (left, right) = (left.add(step * STEP), right.as_ptr().add(step * STEP));
+                        if narrow {
+                            tiles.narrow_step(left, right)
+                        } else {
+                            tiles.step(left, right)
+                        }
+                        feeder.feed(each);
+                        if drain.left() > 0 {
+                            drain.write(parts, results);
+                        }
+                        ahead.next().unwrap_or_default().chunks(LINE).for_each(|line| {
+                            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
+                        });
                     }
+                    tiles.store(if last { results[drain.other()][r * BLOCK..].as_mut_ptr() } else { sums });
                 }
             }
-        }
-    }
-
-    /// Writes a finished block to the output; with an activation, only when gate and up are both there.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx512vbmi,avx2,fma,f16c")]
-    unsafe fn finish(&self, strip: usize, tokens: usize, blocks: &mut [f32]) {
-        let Strip { target, first, rows } = self.strip(strip);
-        let tokens = tokens * STRIP..self.x.rows().min((tokens + 1) * STRIP);
-        let (even, odd) = blocks[..2 * BLOCK].split_at_mut(BLOCK);
-        match self.activation {
-            None => {
-                let block = if strip.is_multiple_of(2) { even } else { odd };
-                // SAFETY: an item belongs to one thread, and the rows and tokens are those of the block.
-                unsafe { out::write(&self.targets[target], first..first + rows, tokens, block) };
-            }
-            Some(activation) if target == 1 => {
-                out::gate(activation, even, odd);
+            if last {
                 // SAFETY: as above.
-                unsafe { out::write(&self.targets[0], first..first + rows, tokens, even) };
+                unsafe { drain.write(drain.left(), results) };
+                *drain = Drain::new(self, stage.item.strips.clone(), strip, drain.other());
             }
-            Some(_) => {}
         }
     }
 }
 
-/// Steps of the tile loop between two pauses, in which the feeder decodes.
-const PAUSE: usize = 4;
-
-/// Multiplies `steps` steps, calling `pause` after every [`PAUSE`] of them.
-///
-/// # Safety
-/// Both operands hold `steps` steps.
-#[inline(always)]
-unsafe fn steps_with_pauses(
-    tiles: &Tiles,
-    (mut left, mut right): (*const u16, *const u16),
-    steps: usize,
-    narrow: bool,
-    pause: &mut impl FnMut(),
-) {
-    let mut left_over = steps;
-    // SAFETY: passed on from the caller; the pointers advance once a step.
-    unsafe {
-        while left_over >= PAUSE {
-            for step in 0..PAUSE {
-                let (left, right) = (left.add(step * STEP), right.add(step * STEP));
-                if narrow { tiles.narrow_step(left, right) } else { tiles.step(left, right) }
-            }
-            (left, right) = (left.add(PAUSE * STEP), right.add(PAUSE * STEP));
-            left_over -= PAUSE;
-            pause();
-        }
-        for step in 0..left_over {
-            let (left, right) = (left.add(step * STEP), right.add(step * STEP));
-            if narrow { tiles.narrow_step(left, right) } else { tiles.step(left, right) }
-        }
-        if left_over > 0 {
-            pause();
-        }
-    }
-}
+/// bfloat16 numbers of a cache line.
+const LINE: usize = 32;
 
 /// A panel's strips and the strips of tokens it is multiplied with.
 #[derive(Clone)]
@@ -287,111 +255,144 @@ struct Stage {
     piece: usize,
 }
 
-/// Decodes the weights of a stage into a panel, a unit of up to [`UNIT`] columns of a row at a time.
+/// Decodes the weights of a stage into a panel, [`PART`] columns of a row at a time.
 ///
 /// The panel is `[strip][step][2][16 rows][32 columns]`. Rows that do not exist keep what they held: their results are
 /// never read.
 struct Feeder<'a> {
     operation: &'a Operation<'a>,
     panel: &'a mut [u16],
+    /// Strips from the current one on, and the place of the current one in the panel.
     strips: Range<usize>,
+    to: usize,
     piece: usize,
-    steps: usize,
-    /// Units not yet decoded.
+    /// Parts not yet decoded.
     left: usize,
-    /// The next unit: its row in the current strip, and its place in the row.
-    row: usize,
-    unit: usize,
-    current: Current<'a>,
+    /// The next part, of how many in its unit.
+    part: usize,
+    parts: usize,
+    unpack: Unpack,
+    unit: Unit,
+    row: Row<'a>,
 }
 
-/// What a feeder knows of its current strip.
-struct Current<'a> {
-    rows: usize,
-    /// The bytes of the strip's rows.
+/// A row of weights that is being decoded, and those of its strip that follow.
+struct Row<'a> {
+    /// The piece of this row and everything behind it.
     bytes: &'a [u8],
     row_bytes: usize,
-    /// Where in a row the piece starts.
-    start: usize,
     unit_bytes: usize,
-    ty: TensorType,
-    unpack: Unpack,
-    /// Where in the panel the strip starts.
+    /// Where in the panel its first line is.
     to: usize,
+    /// Columns of the piece from the current unit on.
+    columns: usize,
+    /// Rows of the strip from this one on.
+    rows: usize,
+    ty: TensorType,
 }
 
 impl<'a> Feeder<'a> {
     fn new(operation: &'a Operation<'a>, stage: &Stage, panel: &'a mut [u16]) -> Self {
-        let steps = operation.x.steps(stage.piece);
-        let units = (steps * COLUMNS).div_ceil(UNIT);
         let strips = stage.item.strips.clone();
-        assert!(panel.len() >= strips.len() * steps * STEP, "a panel holds all strips of its item");
-        let left = strips.clone().map(|strip| operation.strip(strip).rows * units).sum();
-        let current = Current::new(operation, strips.start, stage.piece, 0);
-        Self { operation, panel, strips, piece: stage.piece, steps, left, row: 0, unit: 0, current }
+        let columns = operation.columns(stage.piece);
+        let rows: usize = strips.clone().map(|strip| operation.strip(strip).rows).sum();
+        let room = strips.len() * STRIP * columns.next_multiple_of(COLUMNS);
+        assert!(panel.len() >= room, "a panel holds all strips of its item");
+        let mut feeder = Self::done(operation, panel);
+        (feeder.strips, feeder.piece, feeder.left) = (strips, stage.piece, rows * columns.div_ceil(PART));
+        feeder.start_strip();
+        feeder
     }
 
     /// A feeder with nothing to do.
     fn done(operation: &'a Operation<'a>, panel: &'a mut [u16]) -> Self {
-        let current = Current::new(operation, 0, 0, 0);
-        Self { operation, panel, strips: 0..0, piece: 0, steps: 0, left: 0, row: 0, unit: 0, current }
+        let ty = TensorType::F32;
+        let unit = Unit { ty, from: std::ptr::null(), columns: 0, to: std::ptr::null_mut(), lines: [0.0; 16] };
+        let row = Row { bytes: &[], row_bytes: 0, unit_bytes: 0, to: 0, columns: 0, rows: 0, ty };
+        let unpack = unpack::of(ty);
+        Self { operation, panel, strips: 0..0, to: 0, piece: 0, left: 0, part: 0, parts: 0, unpack, unit, row }
     }
 
     fn finish(&mut self) {
         self.feed(self.left);
     }
 
-    /// Decodes the next `units` units, or those that are left.
+    /// Decodes the next `parts` parts, or those that are left.
     #[inline]
-    fn feed(&mut self, units: usize) {
-        for _ in 0..units.min(self.left) {
-            self.one();
+    fn feed(&mut self, parts: usize) {
+        for _ in 0..parts.min(self.left) {
+            // SAFETY: the unit was checked when it was started, and the part is one of its parts. That the instructions
+            // are there is proved by the tiles of the thread.
+            unsafe { (self.unpack)(&mut self.unit, self.part) };
+            (self.left, self.part) = (self.left - 1, self.part + 1);
+            if self.part == self.parts {
+                self.next_unit();
+            }
         }
     }
 
-    #[inline]
-    fn one(&mut self) {
-        let Current { bytes, row_bytes, start, unit_bytes, ty, unpack, to, rows } = self.current;
-        let columns = self.operation.x.columns() - self.piece * PIECE - self.unit * UNIT;
-        let columns = columns.min(UNIT).min(PIECE - self.unit * UNIT);
-        let from = &bytes[self.row * row_bytes + start + self.unit * unit_bytes..(self.row + 1) * row_bytes];
-        let to = to + self.unit * UNIT * STRIP + self.row * COLUMNS;
-        let to = &mut self.panel[to..];
-        debug_assert!(to.len() >= (columns.div_ceil(COLUMNS) - 1) * STEP + COLUMNS);
-        // SAFETY: the row goes on for `columns` columns, and the panel has a step for each 32 of them. That the
-        // instructions are there is proved by the tiles of the thread.
-        unsafe { unpack(ty, from.as_ptr(), columns, to.as_mut_ptr()) };
-        self.left -= 1;
-        self.unit += 1;
-        if self.unit * UNIT < self.steps * COLUMNS {
-            return;
-        }
-        (self.unit, self.row) = (0, self.row + 1);
-        if self.row == rows && self.left > 0 {
-            self.row = 0;
+    fn next_unit(&mut self) {
+        let Row { row_bytes, unit_bytes, .. } = self.row;
+        if self.row.columns > UNIT {
+            self.row.columns -= UNIT;
+            self.start_unit(unit_bytes, UNIT * STRIP);
+        } else if self.row.rows > 1 {
+            let before = self.operation.columns(self.piece).div_ceil(UNIT) - 1;
+            self.row.rows -= 1;
+            self.row.columns = self.operation.columns(self.piece);
+            self.row.to -= before * UNIT * STRIP;
+            self.start_unit(row_bytes - before * unit_bytes, COLUMNS);
+        } else if self.left > 0 {
             self.strips.start += 1;
-            let to = self.current.to + self.steps * STEP;
-            self.current = Current::new(self.operation, self.strips.start, self.piece, to);
+            self.to += self.operation.columns(self.piece).next_multiple_of(COLUMNS) * STRIP;
+            self.start_strip();
         }
+    }
+
+    fn start_strip(&mut self) {
+        let Strip { target, first, rows } = self.operation.strip(self.strips.start);
+        let weight = &self.operation.targets[target].weight;
+        let row_bytes = weight.bytes.len() / weight.rows;
+        let bytes_of = |columns: usize| columns / weight.ty.block_elements() * weight.ty.block_bytes();
+        self.unpack = unpack::of(weight.ty);
+        self.row = Row {
+            bytes: &weight.bytes[first * row_bytes + bytes_of(self.piece * PIECE)..],
+            row_bytes,
+            unit_bytes: bytes_of(UNIT),
+            to: self.to,
+            columns: self.operation.columns(self.piece),
+            rows,
+            ty: weight.ty,
+        };
+        self.start_unit(0, 0);
+    }
+
+    /// Goes on by so many bytes of weights and elements of the panel.
+    fn start_unit(&mut self, bytes: usize, elements: usize) {
+        let row = &mut self.row;
+        (row.bytes, row.to) = (&row.bytes[bytes..], row.to + elements);
+        let (columns, needed) = match row.columns {
+            whole if whole >= UNIT => (UNIT, row.unit_bytes),
+            fewer => (fewer, fewer / row.ty.block_elements() * row.ty.block_bytes()),
+        };
+        let to = &mut self.panel[row.to..];
+        assert!(row.bytes.len() >= needed && to.len() >= (columns.div_ceil(COLUMNS) - 1) * STEP + COLUMNS);
+        prefetch(row.bytes.as_ptr().wrapping_add(ROWS_AHEAD * row.row_bytes), needed);
+        (self.unit.ty, self.unit.columns) = (row.ty, columns);
+        (self.unit.from, self.unit.to) = (row.bytes.as_ptr(), to.as_mut_ptr());
+        (self.part, self.parts) = (0, columns.div_ceil(PART));
     }
 }
 
-impl<'a> Current<'a> {
-    fn new(operation: &'a Operation<'a>, strip: usize, piece: usize, to: usize) -> Self {
-        let Strip { target, first, rows } = operation.strip(strip);
-        let weight = &operation.targets[target].weight;
-        let row_bytes = weight.bytes.len() / weight.rows;
-        let bytes_of = |columns: usize| columns / weight.ty.block_elements() * weight.ty.block_bytes();
-        Self {
-            rows,
-            bytes: &weight.bytes[first * row_bytes..(first + rows) * row_bytes],
-            row_bytes,
-            start: bytes_of(piece * PIECE),
-            unit_bytes: bytes_of(UNIT),
-            ty: weight.ty,
-            unpack: unpack::of(weight.ty),
-            to,
-        }
+/// Rows that weights are asked for ahead of being decoded.
+const ROWS_AHEAD: usize = 8;
+
+/// Asks for the cache lines of some bytes, which need not exist.
+#[inline]
+fn prefetch(from: *const u8, bytes: usize) {
+    for offset in (0..bytes).step_by(64) {
+        // SAFETY: a prefetch of any address does nothing but fill a cache; every x86-64 processor has it.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(from.wrapping_add(offset).cast()) };
     }
 }
 
@@ -400,19 +401,21 @@ pub(crate) struct Scratch {
     panels: [AlignedVec<u16>; 2],
     /// Sums between pieces: `[token strip][strip][block]`.
     sums: AlignedVec<f32>,
-    blocks: AlignedVec<f32>,
+    /// Finished blocks of the strips of a panel, of two strips of tokens.
+    results: [AlignedVec<f32>; 2],
 }
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Self { panels: [0; 2].map(AlignedVec::zeroed), sums: AlignedVec::zeroed(0), blocks: AlignedVec::zeroed(0) }
+        let none = || AlignedVec::zeroed(0);
+        Self { panels: [0; 2].map(AlignedVec::zeroed), sums: none(), results: [none(), none()] }
     }
 
     /// Makes room for the items of `operation`.
     fn prepare(&mut self, operation: &Operation<'_>) {
-        if self.blocks.is_empty() {
+        if self.results[0].is_empty() {
             self.panels = [PANEL_STRIPS * STRIP * PIECE; 2].map(AlignedVec::zeroed);
-            self.blocks = AlignedVec::zeroed(2 * BLOCK);
+            self.results = [PANEL_STRIPS * BLOCK; 2].map(AlignedVec::zeroed);
         }
         let sums = operation.tokens * operation.panel * BLOCK;
         if operation.x.pieces() > 1 && self.sums.len() < sums {
