@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use fake::{Counting, END};
+use woolly_engine::kv::{BlockManager, EvictionPolicy, KvOptions};
 use woolly_engine::{CancelToken, Generator, Request, SamplingParams};
 
 /// Counts the allocations of each thread, so that the test harness's own are not taken for the generator's.
@@ -59,6 +60,37 @@ fn the_decode_step_allocates_nothing() {
         let allocated = ALLOCATIONS.get() - before;
         assert_eq!((tokens, allocated), (62, 0), "{name}: (tokens, allocations)");
     }
+}
+
+#[test]
+fn the_block_manager_allocates_nothing_while_sequences_grow_and_old_blocks_go() {
+    let options = KvOptions {
+        blocks: 40,
+        block_bytes: 1024,
+        packed_bytes: None,
+        max_bytes: 1 << 20,
+        spill_bytes: 0,
+        eviction: EvictionPolicy::LRU,
+        sequences: 4,
+    };
+    let mut manager = BlockManager::new(options).expect("room");
+    for family in 0..10 {
+        let seq = manager.begin(&[], family, 128).seq;
+        manager.reserve(&seq, 128).expect("room");
+        manager.commit(&seq, &[family as u32; 128]);
+        manager.release(seq);
+    }
+    let seqs = [11, 12, 13].map(|salt| manager.begin(&[1], salt, 320).seq);
+    let before = ALLOCATIONS.get();
+    for id in 0..320 {
+        for seq in &seqs {
+            manager.reserve(seq, 1).expect("room");
+            manager.take_actions().for_each(drop);
+            manager.commit(seq, &[id]);
+        }
+    }
+    assert_eq!(ALLOCATIONS.get() - before, 0);
+    assert_eq!(manager.stats().evictions, 30);
 }
 
 #[test]

@@ -238,7 +238,6 @@ impl BlockManager {
         for &page in &seq.pages {
             let block = self.block_of(page);
             seq.table.push(block);
-            seq.exact &= self.pages[page as usize].exact;
         }
         self.seqs[number as usize] = seq;
     }

@@ -113,8 +113,6 @@ pub(super) struct Seq {
     pub(super) live: bool,
     /// Whether it may run: its pages are pinned.
     pub(super) active: bool,
-    /// Whether everything it holds is exact, so that what it computes may be shared.
-    pub(super) exact: bool,
     pub(super) salt: u64,
     pub(super) computed: usize,
     pub(super) pages: Vec<PageId>,
@@ -210,7 +208,7 @@ impl BlockManager {
         let most = most_tokens.max(ids.len()).div_ceil(BLOCK_TOKENS).min(self.options.blocks);
         seq.pages.reserve(most);
         seq.table.reserve(most);
-        (seq.live, seq.active, seq.exact, seq.salt, seq.computed) = (true, true, true, salt, 0);
+        (seq.live, seq.active, seq.salt, seq.computed) = (true, true, salt, 0);
         self.find(ids, salt, |page, common| {
             seq.pages.push(page);
             seq.computed += common;
@@ -298,14 +296,15 @@ impl BlockManager {
 
     /// Ends a sequence; its blocks can be found by others until they are evicted.
     pub fn release(&mut self, seq: SeqId) {
+        self.publish_part(seq.0);
         self.let_go(seq.0);
         self.forget_seq(seq.0);
     }
 
     /// Ends a sequence whose last step failed; what others cannot already find is forgotten.
     pub fn discard(&mut self, seq: SeqId) {
-        self.seqs[seq.0 as usize].exact = false;
-        self.release(seq);
+        self.let_go(seq.0);
+        self.forget_seq(seq.0);
     }
 
     /// Stops a sequence for now, so that others can use its memory; [`reserve`](Self::reserve) lets it continue.
@@ -314,6 +313,7 @@ impl BlockManager {
             self.deactivate(seq.0);
         }
         if how == Preemption::Recompute {
+            self.publish_part(seq.0);
             self.let_go(seq.0);
         }
     }
@@ -464,7 +464,6 @@ impl BlockManager {
             let seq = &mut self.seqs[number as usize];
             seq.pages.push(page);
             seq.table.extend(block);
-            self.pages[page as usize].exact = seq.exact;
         }
     }
 
@@ -488,7 +487,7 @@ impl BlockManager {
     /// Returns what precedes the page at `at` of a sequence, or `None` when the page must not be found by others.
     fn beginning(&self, number: u32, at: usize) -> Option<Beginning> {
         let seq = self.seq(number);
-        if !seq.exact {
+        if !self.pages[seq.pages[at] as usize].exact {
             return None;
         }
         match at.checked_sub(1) {
@@ -535,10 +534,19 @@ impl BlockManager {
 
     /// Gives up all pages of a sequence, the last first, so that a beginning outlives what follows it.
     fn let_go(&mut self, number: u32) {
-        self.publish_part(number);
+        self.withdraw_unreachable(number);
         self.cut_pages(number, 0);
         self.seqs[number as usize].computed = 0;
-        self.seqs[number as usize].exact = true;
+    }
+
+    /// Hides what nobody can find because something before it cannot be found: it would only take room.
+    fn withdraw_unreachable(&mut self, number: u32) {
+        let full = |&&page: &&PageId| self.pages[page as usize].published == Published::Full;
+        let reachable = self.seq(number).pages.iter().take_while(full).count() + 1;
+        for at in reachable..self.seq(number).pages.len() {
+            let page = self.seq(number).pages[at];
+            self.index.withdraw(&mut self.pages, page);
+        }
     }
 
     fn forget_seq(&mut self, number: u32) {

@@ -23,11 +23,13 @@ mod lists;
 mod manager;
 mod options;
 mod page;
+mod saved;
 mod stats;
 mod store;
 
 pub use manager::{Action, Begun, BlockManager, NoSpace, Place, Preemption, SeqId};
 pub use options::{CacheCompression, EvictionPolicy, KvOptions};
+pub use saved::{Fingerprint, Restored, SessionError};
 pub use stats::KvStats;
 pub use store::{KvStore, StoreError};
 

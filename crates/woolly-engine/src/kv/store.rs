@@ -91,6 +91,11 @@ impl KvStore {
         first.map_or(Ok(()), Err)
     }
 
+    /// The buffer that contents pass through; its contents mean nothing between calls.
+    pub(super) fn buffer(&mut self) -> &mut [u8] {
+        &mut self.raw
+    }
+
     fn act(&mut self, action: Action, device: &mut dyn Decoder, lost: &mut Vec<Place>) -> Result<(), StoreError> {
         let (from, to) = match action {
             Action::Forget(place) => {

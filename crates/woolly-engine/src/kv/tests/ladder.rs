@@ -86,12 +86,31 @@ fn squeeze(options: KvOptions) -> (KvStats, usize, Rig, Running) {
 #[test]
 fn compression_keeps_preempted_tokens_to_within_its_precision() {
     let options = limited(KvOptions { packed_bytes: packed_bytes(), ..plain(8) }, 5);
-    let (stats, kept, rig, held) = squeeze(options);
+    let (stats, kept, mut rig, held) = squeeze(options);
     assert!(stats.packed >= 2 && stats.spilled == 0 && stats.dropped == 0, "{stats:?}");
     assert_eq!((stats.packed_bytes, kept), (stats.packed as usize * packed_bytes().expect("floats"), 128));
     // What lost precision is for the sequence that holds it, not for others.
     let exact = 128 - 32 * stats.packed as usize;
     assert!(rig.manager.cached_tokens(&[&held.ids[..], &[0, 0]].concat(), 0) <= exact);
+    // Nor is what comes after it: it would take room in vain.
+    rig.manager.release(held.seq);
+    assert_eq!(rig.manager.stats().cached_blocks, 0);
+}
+
+#[test]
+fn what_lost_precision_is_not_found_even_when_it_is_continued() {
+    let mut rig = Rig::new(limited(KvOptions { packed_bytes: packed_bytes(), ..plain(8) }, 3));
+    let ids = tokens(1, 96);
+    let (mut held, _) = rig.run(&ids[..64]);
+    rig.manager.preempt(&held.seq, Preemption::Hold);
+    let (other, _) = rig.run(&pair(2));
+    assert_eq!(rig.manager.stats().packed, 2);
+    rig.manager.discard(other.seq);
+    rig.manager.truncate(&held.seq, 20);
+    rig.compute(&mut held, &ids[20..]).expect("room");
+    assert_eq!(rig.manager.cached_tokens(&[&ids[..], &[0]].concat(), 0), 0);
+    rig.manager.release(held.seq);
+    assert_eq!(rig.manager.stats().cached_blocks, 0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod ladder;
 mod random;
+mod saved;
 mod sharing;
 
 use woolly_model::{Config, Decoder, Error, Step};
