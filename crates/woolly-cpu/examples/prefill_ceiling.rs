@@ -103,7 +103,7 @@ fn attention(cpu: &Cpu, context: usize, storage: CacheType) -> Outcome<()> {
     for call in 0..10 * layers {
         seconds = seconds.min(attend(cpu, call % layers, shape, &sequence, &mut cache)?);
     }
-    let bytes = (context * kv_heads * 2 * length * storage.bytes()) as f64;
+    let bytes = (context * kv_heads * storage.token_bytes(length, length).unwrap_or(0)) as f64;
     let micros = seconds * 1e6;
     println!("decode attention at {context} {storage:?}: {:.1} GB/s, {micros:.0} us a layer", bytes / seconds / 1e9);
     Ok(())

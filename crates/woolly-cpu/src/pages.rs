@@ -5,19 +5,6 @@
 use std::ops::Range;
 use std::slice;
 
-/// A type of which every bit pattern is a value.
-///
-/// # Safety
-/// All bytes of any value may be set to anything; no padding, no drop, alignment of at most a page.
-pub(crate) unsafe trait Plain: Copy {}
-
-// SAFETY: primitive numbers without invalid patterns.
-unsafe impl Plain for u8 {}
-// SAFETY: as above.
-unsafe impl Plain for u16 {}
-// SAFETY: as above.
-unsafe impl Plain for f32 {}
-
 /// Zeroed memory of fixed length that starts on a page.
 pub(crate) struct Pages(imp::Memory);
 
@@ -32,18 +19,18 @@ impl Pages {
         imp::page_size()
     }
 
-    /// Returns the memory as numbers, the bytes beyond the last whole one left out.
-    pub(crate) fn of<T: Plain>(&self) -> &[T] {
+    /// Returns the bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
         let (start, len) = self.0.parts();
-        // SAFETY: `len` bytes from `start` on are initialised and ours, aligned to a page, and any pattern is a `T`.
-        unsafe { slice::from_raw_parts(start.cast(), len / size_of::<T>()) }
+        // SAFETY: `len` bytes from `start` on are initialised and ours.
+        unsafe { slice::from_raw_parts(start, len) }
     }
 
-    /// As [`of`](Self::of), for writing.
-    pub(crate) fn of_mut<T: Plain>(&mut self) -> &mut [T] {
+    /// Returns the bytes for writing.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         let (start, len) = self.0.parts();
-        // SAFETY: as in `of`, and `&mut self` makes the access exclusive.
-        unsafe { slice::from_raw_parts_mut(start.cast(), len / size_of::<T>()) }
+        // SAFETY: as in `bytes`, and `&mut self` makes the access exclusive.
+        unsafe { slice::from_raw_parts_mut(start, len) }
     }
 
     /// Gives back the pages that lie wholly in `range` of the bytes; their contents are unspecified afterwards.
@@ -140,20 +127,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memory_is_zeroed_and_writable_as_any_number() {
+    fn memory_is_zeroed_aligned_and_writable() {
         let mut pages = Pages::reserve(10_003).unwrap();
-        assert!(pages.of::<u8>().len() == 10_003 && pages.of::<u8>().iter().all(|&b| b == 0));
-        assert_eq!((pages.of::<u16>().len(), pages.of::<f32>().len()), (5001, 2500));
-        pages.of_mut::<f32>()[2499] = 1.0;
-        assert_eq!(pages.of::<u8>()[9996..10_000], 1.0_f32.to_ne_bytes());
-        assert!(Pages::reserve(0).unwrap().of::<u8>().is_empty());
+        assert!(pages.bytes().len() == 10_003 && pages.bytes().iter().all(|&b| b == 0));
+        assert!(pages.bytes().as_ptr().addr().is_multiple_of(64));
+        pages.bytes_mut()[10_002] = 1;
+        assert_eq!(pages.bytes()[10_001..], [0, 1]);
+        assert!(Pages::reserve(0).unwrap().bytes().is_empty());
         assert!(Pages::reserve(usize::MAX / 2).is_none(), "no machine has that much address space");
     }
 
     /// Pages of `memory` that take room.
     #[cfg(all(target_os = "linux", not(miri)))]
     fn resident(memory: &Pages) -> usize {
-        let bytes = memory.of::<u8>();
+        let bytes = memory.bytes();
         let mut pages = vec![0_u8; bytes.len().div_ceil(Pages::page_size())];
         // SAFETY: the mapping is ours, and there is a byte for each of its pages.
         let status = unsafe { libc::mincore(bytes.as_ptr().cast_mut().cast(), bytes.len(), pages.as_mut_ptr()) };
@@ -169,12 +156,12 @@ mod tests {
         drop(memory);
         memory = Pages::reserve(16 * page).unwrap();
         assert_eq!(resident(&memory), 0);
-        memory.of_mut::<u8>()[2 * page..6 * page].fill(1);
+        memory.bytes_mut()[2 * page..6 * page].fill(1);
         assert_eq!(resident(&memory), 4);
         memory.release(2 * page + 1..5 * page + 1);
         assert_eq!(resident(&memory), 2, "pages 3 and 4 lie wholly inside, 2 and 5 do not");
-        assert_eq!([2, 5].map(|i| memory.of::<u8>()[i * page]), [1, 1]);
-        memory.of_mut::<u8>()[3 * page] = 7;
+        assert_eq!([2, 5].map(|i| memory.bytes()[i * page]), [1, 1]);
+        memory.bytes_mut()[3 * page] = 7;
         assert_eq!(resident(&memory), 3, "a page given back can be written again");
     }
 }

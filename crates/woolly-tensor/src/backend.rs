@@ -4,6 +4,9 @@
 //! (CUDA), and synchronises only in [`Backend::read`]. Activations are `f32` matrices `[rows, columns]`, one row a
 //! token; how they lie in memory is the backend's business. Weights stay in the type the file stores them in.
 
+use std::fmt;
+use std::str::FromStr;
+
 use crate::{BackendError, Batch, WeightSource};
 
 /// A device that runs models; see the module for the execution model and [`mod@crate::conformance`] for what it must pass.
@@ -274,30 +277,68 @@ pub struct CacheSpec {
 }
 
 /// How keys and values are stored in the cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CacheType {
     /// Single precision: 4 bytes an element.
     F32,
     /// Half precision: 2 bytes an element.
     F16,
+    /// A byte an element: each key and each value of a head is a half-precision scale, its largest magnitude over 127,
+    /// times whole numbers.
+    Q8,
+    /// Keys as [`Q8`](Self::Q8); values in four bits: of every 32 elements, the last being possibly fewer, there is a
+    /// half-precision scale, the element of largest magnitude over -8, times whole numbers from -8 to 7.
+    Q8Q4,
 }
 
 impl CacheType {
-    /// Returns the bytes of one stored element.
-    pub const fn bytes(self) -> usize {
+    /// All types, the most exact first.
+    pub const ALL: [Self; 4] = [Self::F32, Self::F16, Self::Q8, Self::Q8Q4];
+
+    /// Returns the name: `f32`, `f16`, `q8`, `q8q4`.
+    pub const fn name(self) -> &'static str {
         match self {
-            Self::F32 => 4,
-            Self::F16 => 2,
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Q8 => "q8",
+            Self::Q8Q4 => "q8q4",
         }
+    }
+
+    /// Returns the bytes of one token's key and value of one head, scales included, or `None` on overflow.
+    pub fn token_bytes(self, key_length: usize, value_length: usize) -> Option<usize> {
+        let (key, value) = match self {
+            Self::F32 => (key_length.checked_mul(4)?, value_length.checked_mul(4)?),
+            Self::F16 => (key_length.checked_mul(2)?, value_length.checked_mul(2)?),
+            Self::Q8 => (key_length.checked_add(2)?, value_length.checked_add(2)?),
+            Self::Q8Q4 => (key_length.checked_add(2)?, value_length.div_ceil(32).checked_mul(18)?),
+        };
+        key.checked_add(value)
+    }
+}
+
+impl fmt::Display for CacheType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for CacheType {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let known = || Self::ALL.map(Self::name).join(", ");
+        let found = Self::ALL.into_iter().find(|ty| ty.name() == name);
+        found.ok_or_else(|| format!("unknown cache type `{name}`; known are {}", known()))
     }
 }
 
 impl CacheSpec {
     /// Returns the bytes of one block over all layers, or `None` on overflow.
     pub fn block_bytes(&self) -> Option<usize> {
-        let elements = self.key_length.checked_add(self.value_length)?.checked_mul(self.kv_heads)?;
-        elements.checked_mul(self.layers)?.checked_mul(crate::BLOCK_TOKENS * self.storage.bytes())
+        let token = self.storage.token_bytes(self.key_length, self.value_length)?.checked_mul(self.kv_heads)?;
+        token.checked_mul(self.layers)?.checked_mul(crate::BLOCK_TOKENS)
     }
 
     /// Returns the bytes of the whole cache, or `None` on overflow.

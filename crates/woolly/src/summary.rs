@@ -111,7 +111,10 @@ impl Keys<'_> {
         let head = width.checked_div(heads).unwrap_or(0);
         let key = self.number("attention.key_length")?.unwrap_or(head);
         let value = self.number("attention.value_length")?.unwrap_or(head);
-        let factors = [layers, kv_heads, key.saturating_add(value), CacheType::F16.bytes() as u64];
+        let lengths = (usize::try_from(key), usize::try_from(value));
+        let (Ok(key), Ok(value)) = lengths else { return Ok(None) };
+        let Some(token) = CacheType::F16.token_bytes(key, value) else { return Ok(None) };
+        let factors = [layers, kv_heads, token as u64];
         Ok(factors.into_iter().try_fold(1_u64, u64::checked_mul))
     }
 

@@ -5,20 +5,21 @@
 
 use std::ops::Range;
 
-use woolly_tensor::{Attention, BLOCK_TOKENS, BackendError, Batch, CacheType, Rope, Sequence};
+use woolly_tensor::{Attention, BLOCK_TOKENS, BackendError, Batch, Rope, Sequence};
 
 use super::linear::{at_least, each_item};
 use super::{Cpu, Lane, MANY_ROWS, NormVector, norm_vector};
-use crate::cache::{CpuCache, Layout, Shared, store};
+use crate::cache::{CpuCache, Layout};
 use crate::isa::Level;
-use crate::kernels::attention::{self as kernel, Part, QUERIES, Span};
+use crate::kernels::attention::{self as kernel, Part, QUERIES, Span, Upcoming};
 use crate::kernels::disjoint::Disjoint;
-use crate::kernels::element::Element;
+use crate::kernels::storage::store;
 use crate::kernels::{norm, rope};
 use crate::tensor::CpuTensor;
 
-/// Positions of one item when a sequence is cut along its context.
+/// Least positions of one item when a sequence is cut along its context, and most items of one head.
 const SPAN: usize = 256;
+const PARTS: usize = 16;
 
 /// Lists of work and partial results; they grow to the largest batch and context seen.
 #[derive(Debug, Default)]
@@ -63,13 +64,7 @@ pub(super) fn attend(
     let length = args.shape.key_length;
     let norms = [norm_vector("attention", args.q_norm, length)?, norm_vector("attention", args.k_norm, length)?];
     out.set_rows("attention", args.batch.rows())?;
-    let layout = cache.layout();
-    let scratch = &mut cpu.shared().attention;
-    match cache.spec.storage {
-        CacheType::F32 => run::<f32>(cpu, scratch, args, norms, layout, cache.memory.of_mut(), out),
-        CacheType::F16 => run::<u16>(cpu, scratch, args, norms, layout, cache.memory.of_mut(), out),
-        _ => return Err(CpuCache::unsupported()),
-    }
+    run(cpu, &mut cpu.shared().attention, args, norms, cache, out);
     Ok(())
 }
 
@@ -123,16 +118,16 @@ fn check_sequences(batch: &Batch<'_>, blocks: usize) -> Result<(), BackendError>
     Ok(())
 }
 
-/// Runs the three phases on a cache whose element type is known; everything has been checked.
-fn run<T: Element>(
+/// Runs the three phases; everything has been checked.
+fn run(
     cpu: &Cpu,
     scratch: &mut Scratch,
     args: Attention<'_, Cpu>,
     norms: [Option<NormVector<'_>>; 2],
-    layout: Layout,
-    elements: &mut [T],
+    cache: &mut CpuCache,
     out: &mut CpuTensor,
 ) {
+    let layout = cache.layout();
     let Attention { layer, q, k, v, rope, shape, batch, .. } = args;
     let (kv_heads, group) = (shape.kv_heads, shape.heads / shape.kv_heads);
     list_groups(&batch, &mut scratch.groups);
@@ -147,7 +142,7 @@ fn run<T: Element>(
         q: Disjoint::new(q.values_mut()),
         k: Disjoint::new(k.values_mut()),
         v,
-        cache: Shared::new(elements),
+        cache: Disjoint::new(cache.memory.bytes_mut()),
     };
     tokens.store_all(cpu, &scratch.groups, &mut scratch.written);
 
@@ -164,16 +159,28 @@ fn run<T: Element>(
         window: shape.window,
         batch,
         q,
-        cache: elements,
+        cache: cache.memory.bytes(),
         out_columns: out.columns(),
         out: Disjoint::new(out.values_mut()),
         parts: Disjoint::new(at_least(&mut scratch.parts, partial * QUERIES * part_len)),
     };
     let items = &scratch.items;
-    each_item(cpu, items.len(), &|lane, index| pass.attend(lane, &items[index]));
+    each_run(cpu, items.len(), &|lane, index, then| pass.attend(lane, &items[index], then.map(|then| &items[then])));
     if partial > 0 {
         each_item(cpu, items.len(), &|_, index| pass.merge(&items[index]));
     }
+}
+
+/// Calls `each(lane, item, following item)` for all items; a thread takes several in a row, so that it knows the following
+/// one, but few enough that all threads end together.
+fn each_run(cpu: &Cpu, n: usize, each: &(dyn Fn(&mut Lane, usize, Option<usize>) + Sync)) {
+    let run = (n / (8 * cpu.threads())).max(1);
+    each_item(cpu, n.div_ceil(run), &|lane, index| {
+        let items = index * run..n.min((index + 1) * run);
+        for item in items.clone() {
+            each(lane, item, (item + 1 < items.end).then_some(item + 1));
+        }
+    });
 }
 
 /// Lists the new tokens block by block.
@@ -192,7 +199,7 @@ fn list_groups(batch: &Batch<'_>, groups: &mut Vec<Group>) {
 }
 
 /// The new tokens of a step on their way into the cache.
-struct NewTokens<'a, T> {
+struct NewTokens<'a> {
     level: Level,
     layer: usize,
     kv_heads: usize,
@@ -204,10 +211,10 @@ struct NewTokens<'a, T> {
     q: Disjoint<'a, f32>,
     k: Disjoint<'a, f32>,
     v: &'a CpuTensor,
-    cache: Shared<'a, T>,
+    cache: Disjoint<'a, u8>,
 }
 
-impl<T: Element> NewTokens<'_, T> {
+impl NewTokens<'_> {
     /// Prepares and stores all groups; on several threads when there are many, each with a block of its own.
     fn store_all(&self, cpu: &Cpu, groups: &[Group], written: &mut Vec<u32>) {
         written.clear();
@@ -271,7 +278,10 @@ fn list_items(batch: &Batch<'_>, kv_heads: usize, group: usize, window: Option<u
     let mut partial = 0;
     for (index, sequence) in batch.sequences.iter().enumerate() {
         let vectors = sequence.rows.len() * group;
-        let span = if sequence.rows.len() <= MANY_ROWS { SPAN } else { usize::MAX };
+        let span = match sequence.rows.len() {
+            0..=MANY_ROWS => sequence.end().div_ceil(PARTS).next_multiple_of(SPAN),
+            _ => usize::MAX,
+        };
         for start in (0..vectors).step_by(QUERIES).rev() {
             let vectors = start..vectors.min(start + QUERIES);
             let seen = union(sequence, &vectors, group, window);
@@ -305,7 +315,7 @@ fn visible(position: usize, window: Option<usize>) -> Range<usize> {
 }
 
 /// One pass of a layer's new queries over its cache.
-struct Pass<'a, T> {
+struct Pass<'a> {
     level: Level,
     layer: usize,
     layout: Layout,
@@ -315,14 +325,14 @@ struct Pass<'a, T> {
     window: Option<usize>,
     batch: Batch<'a>,
     q: &'a CpuTensor,
-    cache: &'a [T],
+    cache: &'a [u8],
     out_columns: usize,
     out: Disjoint<'a, f32>,
     parts: Disjoint<'a, f32>,
 }
 
-impl<T: Element> Pass<'_, T> {
-    fn attend(&self, lane: &mut Lane, item: &Item) {
+impl Pass<'_> {
+    fn attend(&self, lane: &mut Lane, item: &Item, then: Option<&Item>) {
         let sequence = &self.batch.sequences[item.sequence];
         let (length, n) = (self.layout.key_length, item.vectors.len());
         let mut seen: [Range<usize>; QUERIES] = std::array::from_fn(|_| 0..0);
@@ -343,6 +353,11 @@ impl<T: Element> Pass<'_, T> {
             visible: &seen[..n],
             scale: self.scale,
             softcap: self.softcap,
+            then: then.map(|item| Upcoming {
+                head: self.layout.of_head(self.layer, item.head, 0).start,
+                blocks: self.batch.sequences[item.sequence].blocks,
+                position: item.positions.start,
+            }),
         };
         kernel::attend(self.level, &span, &mut lane.attention);
         for (i, vector) in item.vectors.clone().enumerate() {
@@ -355,7 +370,7 @@ impl<T: Element> Pass<'_, T> {
             // SAFETY: the place is this item's.
             let part = unsafe { self.part(place, i) };
             (part[0], part[1]) = (state.maxima[i], state.sums[i]);
-            part[2..].copy_from_slice(&state.values[i * self.layout.value_stride..][..self.layout.value_length]);
+            part[2..].copy_from_slice(&state.values[i * self.layout.columns..][..self.layout.value_length]);
         }
     }
 

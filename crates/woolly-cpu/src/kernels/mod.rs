@@ -3,9 +3,9 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod disjoint;
-pub(crate) mod element;
 pub(crate) mod gemm;
 pub mod gemv;
 pub(crate) mod norm;
 pub(crate) mod rope;
 pub(crate) mod simd;
+pub(crate) mod storage;

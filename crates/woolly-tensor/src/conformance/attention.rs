@@ -35,7 +35,7 @@ const PLAIN: Case = Case {
     storage: CacheType::F32,
 };
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 12] = [
     PLAIN,
     Case { what: "no rotation", rope: None, ..PLAIN },
     Case { what: "split halves, partly rotated", rope: Some((RopeStyle::Halves, 8)), ..PLAIN },
@@ -45,6 +45,15 @@ const CASES: [Case; 9] = [
     Case { what: "odd sizes, value shorter than key", key_length: 22, value_length: 9, heads: 3, kv_heads: 3, ..PLAIN },
     Case { what: "window and softcap", window: Some(40), softcap: Some(5.0), ..PLAIN },
     Case { what: "half-precision cache", heads: 4, kv_heads: 2, storage: CacheType::F16, ..PLAIN },
+    Case { what: "eight-bit cache", heads: 4, kv_heads: 2, key_length: 40, storage: CacheType::Q8, ..PLAIN },
+    Case { what: "eight- and four-bit cache", kv_heads: 2, value_length: 48, storage: CacheType::Q8Q4, ..PLAIN },
+    Case {
+        what: "eight-bit cache, window and softcap",
+        storage: CacheType::Q8,
+        window: Some(40),
+        softcap: Some(5.0),
+        ..PLAIN
+    },
 ];
 
 /// New tokens of the two sequences in each step: a prompt, single tokens, a second prompt, long chunks.
@@ -65,8 +74,12 @@ pub fn attention<B: Backend>(backend: &B, tolerance: Tolerance) {
         for (step, counts) in STEPS.into_iter().enumerate() {
             let inputs = Inputs::new(case, step, lengths, counts);
             let (got, want) = (ours.step(case, &inputs), want.step(case, &inputs));
-            // Half-precision keys may round to the neighbour when they differ in their last bit before.
-            let share = if case.storage == CacheType::F16 { 2e-3 } else { tolerance.relative * 100.0 };
+            // Keys and values may be rounded to the neighbour when they differ in their last bit before.
+            let share = match case.storage {
+                CacheType::F32 => tolerance.relative * 100.0,
+                CacheType::F16 => 2e-3,
+                CacheType::Q8 | CacheType::Q8Q4 => 5e-3,
+            };
             assert_close(
                 &format!("attention, {}, step {step}", case.what),
                 &got,
@@ -213,10 +226,11 @@ fn out_of_range<B: Backend>(backend: &B) {
 }
 
 /// The cases whose blocks are copied, saved and restored.
-const BLOCK_CASES: [Case; 3] = [
+const BLOCK_CASES: [Case; 4] = [
     PLAIN,
     Case { what: "odd sizes", key_length: 22, value_length: 9, heads: 3, kv_heads: 3, ..PLAIN },
     Case { what: "half-precision cache", heads: 4, kv_heads: 2, storage: CacheType::F16, ..PLAIN },
+    Case { what: "eight- and four-bit cache", heads: 4, kv_heads: 2, storage: CacheType::Q8Q4, ..PLAIN },
 ];
 
 /// Checks that blocks can be copied, saved, restored and released, and that nothing else changes with it.

@@ -112,18 +112,36 @@ impl ReferenceCache {
         let storage = self.spec.storage;
         let at = self.index(slot, head);
         let (k, v) = (at * self.spec.key_length, at * self.spec.value_length);
-        round_into(storage, key, &mut self.keys[k..k + key.len()]);
-        round_into(storage, value, &mut self.values[v..v + value.len()]);
+        round_into(storage, true, key, &mut self.keys[k..k + key.len()]);
+        round_into(storage, false, value, &mut self.values[v..v + value.len()]);
     }
 }
 
-fn round_into(storage: CacheType, from: &[f32], to: &mut [f32]) {
-    for (t, &f) in to.iter_mut().zip(from) {
-        *t = match storage {
-            CacheType::F32 => f,
-            CacheType::F16 => f16_to_f32(f32_to_f16(f)),
-        };
+/// Stores `from` in a type and reads it back.
+fn round_into(storage: CacheType, is_key: bool, from: &[f32], to: &mut [f32]) {
+    match storage {
+        CacheType::F32 => to.copy_from_slice(from),
+        CacheType::F16 => to.iter_mut().zip(from).for_each(|(t, &f)| *t = half(f)),
+        CacheType::Q8Q4 if !is_key => {
+            to.chunks_mut(32).zip(from.chunks(32)).for_each(|(t, f)| round_to_integers(f, -8.0, [-8.0, 7.0], t));
+        }
+        CacheType::Q8 | CacheType::Q8Q4 => round_to_integers(from, 127.0, [-127.0, 127.0], to),
     }
+}
+
+/// Rounds to multiples, from the first to the second of `range`, of a scale with which the element of largest magnitude
+/// is `top` or, where the range allows it, `-top`.
+fn round_to_integers(from: &[f32], top: f32, range: [f32; 2], to: &mut [f32]) {
+    let extreme = from.iter().fold(0.0_f32, |m, &x| if x.abs() > m.abs() { x } else { m });
+    let scale = half(if top > 0.0 { extreme.abs() } else { extreme } / top);
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = if scale == 0.0 { 0.0 } else { (from / scale).round_ties_even().clamp(range[0], range[1]) * scale };
+    }
+}
+
+/// The nearest half-precision number.
+fn half(x: f32) -> f32 {
+    f16_to_f32(f32_to_f16(x))
 }
 
 pub(super) fn attend(

@@ -58,6 +58,25 @@ impl TileSimd for Avx2 {
     }
 
     #[inline(always)]
+    fn splat_half(self, bits: u16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_set1_epi16(bits.cast_signed())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes_at(self, p: *const i8) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles_at(self, p: *const u8, high: bool) -> __m256 {
+        unsafe {
+            let q = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+            let q = if high { _mm256_srli_epi32::<4>(q) } else { _mm256_and_si256(q, _mm256_set1_epi32(15)) };
+            _mm256_cvtepi32_ps(q)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_at(self, a: __m256, p: *mut f32) {
         unsafe { _mm256_storeu_ps(p, a) }
     }
@@ -70,6 +89,11 @@ impl TileSimd for Avx2 {
     #[inline(always)]
     unsafe fn store_int_at(self, a: __m256i, p: *mut i32) {
         unsafe { _mm256_storeu_si256(p.cast(), a) }
+    }
+
+    #[inline(always)]
+    fn prefetch_at(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 
     #[inline(always)]

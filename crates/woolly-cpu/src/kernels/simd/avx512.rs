@@ -58,6 +58,25 @@ impl TileSimd for Avx512 {
     }
 
     #[inline(always)]
+    fn splat_half(self, bits: u16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_set1_epi16(bits.cast_signed())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes_at(self, p: *const i8) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles_at(self, p: *const u8, high: bool) -> __m512 {
+        unsafe {
+            let q = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+            let q = if high { _mm512_srli_epi32::<4>(q) } else { _mm512_and_si512(q, _mm512_set1_epi32(15)) };
+            _mm512_cvtepi32_ps(q)
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_at(self, a: __m512, p: *mut f32) {
         unsafe { _mm512_storeu_ps(p, a) }
     }
@@ -70,6 +89,11 @@ impl TileSimd for Avx512 {
     #[inline(always)]
     unsafe fn store_int_at(self, a: __m512i, p: *mut i32) {
         unsafe { _mm512_storeu_si512(p.cast(), a) }
+    }
+
+    #[inline(always)]
+    fn prefetch_at(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
     }
 
     #[inline(always)]

@@ -46,6 +46,18 @@ pub(crate) trait TileSimd: Simd {
     /// # Safety
     /// `p` must be valid for reading as many `u16`s as a vector has elements.
     unsafe fn load_half_at(self, p: *const u16) -> Self::F;
+    /// Widens a half-precision number and repeats it in every element.
+    fn splat_half(self, bits: u16) -> Self::F;
+    /// Loads signed bytes and converts them.
+    ///
+    /// # Safety
+    /// `p` must be valid for reading as many bytes as a vector has elements.
+    unsafe fn load_bytes_at(self, p: *const i8) -> Self::F;
+    /// Loads the low or the high four bits of bytes, 0 to 15, and converts them.
+    ///
+    /// # Safety
+    /// `p` must be valid for reading as many bytes as a vector has elements.
+    unsafe fn load_nibbles_at(self, p: *const u8, high: bool) -> Self::F;
     /// # Safety
     /// `p` must be valid for writing a vector.
     unsafe fn store_at(self, a: Self::F, p: *mut f32);
@@ -55,6 +67,9 @@ pub(crate) trait TileSimd: Simd {
     /// # Safety
     /// `p` must be valid for writing a vector.
     unsafe fn store_int_at(self, a: Self::I, p: *mut i32);
+
+    /// Asks for the cache line at `p`, which may be any address.
+    fn prefetch_at(self, p: *const u8);
 
     /// Transposes a square of `LANES x LANES` 32-bit elements.
     ///
@@ -149,6 +164,22 @@ pub(crate) fn exp<S: TileSimd>(s: S, x: S::F) -> S::F {
     s.zero_below(s.mul(p, s.exp2_int(n)), x, SMALLEST)
 }
 
+/// Returns `2ˣ` for `x` up to 0 with a relative error below 2⁻²¹; 0 below -126, NaN for NaN.
+///
+/// Reduces to `2ⁿ · 2ʳ` with |r| ≤ 1/2 and takes the Taylor series to r⁶, whose remainder is below 2⁻²².
+#[inline(always)]
+pub(crate) fn exp2_negative<S: TileSimd>(s: S, x: S::F) -> S::F {
+    const LOWEST: f32 = -126.0;
+    let clamped = s.max(s.splat(LOWEST), x);
+    let n = s.round(clamped);
+    let r = s.sub(clamped, n);
+    let mut p = s.splat(1.540_353e-4);
+    for coefficient in [1.333_355_8e-3, 9.618_129e-3, 5.550_411e-2, 2.402_265e-1, std::f32::consts::LN_2, 1.0] {
+        p = s.mul_add(p, r, s.splat(coefficient));
+    }
+    s.zero_below(s.mul(p, s.exp2_int(n)), x, LOWEST)
+}
+
 /// Returns `tanh x` with an absolute error below 2⁻²¹.
 #[inline(always)]
 pub(crate) fn tanh<S: TileSimd>(s: S, x: S::F) -> S::F {
@@ -190,6 +221,36 @@ mod tests {
             let mut extremes = [f32::NAN, f32::NEG_INFINITY, f32::INFINITY];
             dispatch(level, Exp(&mut extremes));
             assert!(extremes[0].is_nan() && extremes[1] == 0.0 && extremes[2] > 1e38, "{level:?} {extremes:?}");
+        }
+    }
+
+    struct Exp2<'a>(&'a mut [f32]);
+
+    impl TileKernel for Exp2<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn run<S: TileSimd>(self, s: S) {
+            for x in self.0 {
+                let y = exp2_negative(s, s.splat(*x));
+                s.store_partial(y, std::slice::from_mut(x));
+            }
+        }
+    }
+
+    #[test]
+    fn powers_of_two_are_right_to_four_units() {
+        for level in Level::available() {
+            let inputs: Vec<f32> = (-13000..=0).map(|i| i as f32 * 0.01 + 0.0001).filter(|&x| x <= 0.0).collect();
+            let mut outputs = inputs.clone();
+            dispatch(level, Exp2(&mut outputs));
+            for (&x, &y) in inputs.iter().zip(&outputs) {
+                let exact = if x < -126.0 { 0.0 } else { f64::from(x).exp2() };
+                assert!((f64::from(y) - exact).abs() <= exact * 2.0_f64.powi(-21), "{level:?} 2^{x} = {y}");
+            }
+            let mut extremes = [f32::NAN, f32::NEG_INFINITY, 0.0];
+            dispatch(level, Exp2(&mut extremes));
+            assert!(extremes[0].is_nan() && extremes[1..] == [0.0, 1.0], "{level:?} {extremes:?}");
         }
     }
 

@@ -61,6 +61,24 @@ impl TileSimd for Scalar {
     }
 
     #[inline(always)]
+    fn splat_half(self, bits: u16) -> Self::F {
+        [f16_to_f32(bits); LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn load_bytes_at(self, p: *const i8) -> Self::F {
+        // SAFETY: the caller vouches for as many bytes at `p`.
+        unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn load_nibbles_at(self, p: *const u8, high: bool) -> Self::F {
+        // SAFETY: the caller vouches for as many bytes at `p`.
+        let bytes = unsafe { p.cast::<[u8; LANES]>().read_unaligned() };
+        bytes.map(|byte| f32::from(if high { byte >> 4 } else { byte & 15 }))
+    }
+
+    #[inline(always)]
     unsafe fn store_at(self, a: Self::F, p: *mut f32) {
         // SAFETY: the caller vouches for a vector at `p`.
         unsafe { p.cast::<Self::F>().write_unaligned(a) }
@@ -77,6 +95,9 @@ impl TileSimd for Scalar {
         // SAFETY: the caller vouches for a vector at `p`.
         unsafe { p.cast::<Self::I>().write_unaligned(a) }
     }
+
+    #[inline(always)]
+    fn prefetch_at(self, _: *const u8) {}
 
     #[inline(always)]
     unsafe fn transpose(self, from: *const i32, from_stride: usize, to: *mut i32, to_stride: usize) {

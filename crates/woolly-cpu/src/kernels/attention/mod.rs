@@ -2,28 +2,34 @@
 //!
 //! Works through chunks of 128 positions: scores of a tile of queries (keys in the lanes), their softmax relative to the
 //! running maximum (Milakov and Gimelshein, 2018), the weighted sum of values (elements in the lanes). The result is a
-//! [`State`] that can be merged with those of other ranges. Everything is `f32`, whatever the cache stores.
+//! [`State`] that can be merged with those of other ranges. Everything is `f32`, whatever the cache stores. Exponentials
+//! are powers of two: the factor log₂ e is in the queries.
 
+use std::f32::consts::LOG2_E;
 use std::ops::Range;
+use std::ptr;
 
-use woolly_tensor::BLOCK_TOKENS;
+use woolly_tensor::{BLOCK_TOKENS, CacheType};
 
-use super::element::Element;
+use super::storage::{F16, F32, Q8, Q8Q4, Storage};
 use crate::cache::Layout;
 use crate::isa::Level;
-use crate::kernels::simd::{TileKernel, TileSimd, dispatch, exp, tanh};
+use crate::kernels::simd::{TileKernel, TileSimd, dispatch, exp2_negative, tanh};
 
 /// Positions whose scores are held at a time: four blocks.
 const CHUNK: usize = 4 * BLOCK_TOKENS;
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
 
 /// Most query vectors of one [`Span`]: enough to make repeated reading of keys from the L2 cache cheap.
 pub(crate) const QUERIES: usize = 32;
 
 /// Query vectors that share a key-value head, and the positions they are to attend to.
-pub(crate) struct Span<'a, T> {
+pub(crate) struct Span<'a> {
     pub(crate) layout: Layout,
     /// All blocks of the cache.
-    pub(crate) cache: &'a [T],
+    pub(crate) cache: &'a [u8],
     /// Where the head's part of a block starts.
     pub(crate) head: usize,
     /// The sequence's blocks in the order of positions; they cover `positions` and lie inside the cache.
@@ -36,12 +42,22 @@ pub(crate) struct Span<'a, T> {
     pub(crate) visible: &'a [Range<usize>],
     pub(crate) scale: f32,
     pub(crate) softcap: Option<f32>,
+    /// What the thread will read next, if it is known.
+    pub(crate) then: Option<Upcoming<'a>>,
 }
 
-impl<T> Span<'_, T> {
-    /// Returns keys and values of block `index` of the sequence.
+/// The beginning of another [`Span`] on the same cache.
+#[derive(Clone, Copy)]
+pub(crate) struct Upcoming<'a> {
+    pub(crate) head: usize,
+    pub(crate) blocks: &'a [u32],
+    pub(crate) position: usize,
+}
+
+impl Span<'_> {
+    /// Returns the head's part of block `index` of the sequence.
     #[inline(always)]
-    fn of_block(&self, index: usize) -> &[T] {
+    fn of_block(&self, index: usize) -> &[u8] {
         &self.cache[self.blocks[index] as usize * self.layout.block + self.head..][..self.layout.head]
     }
 }
@@ -49,11 +65,11 @@ impl<T> Span<'_, T> {
 /// Softmax-weighted sums over a range of positions that can still be merged with others.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// Largest score of each query; `-∞` where it saw nothing.
+    /// Largest score of each query times log₂ e; `-∞` where it saw nothing.
     pub(crate) maxima: Vec<f32>,
-    /// Sum of `e^(score − maximum)` of each query.
+    /// Sum of `2^(score − maximum)` of each query.
     pub(crate) sums: Vec<f32>,
-    /// Values weighted likewise: `[n][value stride]`.
+    /// Values weighted likewise: `[n][columns]`.
     pub(crate) values: Vec<f32>,
     /// Scratch: `[n][CHUNK]`.
     scores: Vec<f32>,
@@ -62,42 +78,89 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Allocates for [`QUERIES`] queries; it grows when a layer has larger values than `value_stride`.
-    pub(crate) fn new(value_stride: usize) -> Self {
+    /// Allocates for [`QUERIES`] queries; it grows when a layer has larger values.
+    pub(crate) fn new(columns: usize) -> Self {
         let mut state = Self::default();
-        state.reset(QUERIES, value_stride);
+        state.reset(QUERIES, columns);
         state
     }
 
-    fn reset(&mut self, n: usize, value_stride: usize) {
+    fn reset(&mut self, n: usize, columns: usize) {
         self.maxima.clear();
         self.maxima.resize(n, f32::NEG_INFINITY);
         self.sums.clear();
         self.sums.resize(n, 0.0);
         self.values.clear();
-        self.values.resize(n * value_stride, 0.0);
+        self.values.resize(n * columns, 0.0);
         self.scores.resize(QUERIES * CHUNK, 0.0);
     }
 }
 
 /// Attends all queries of `span`; what `state` held is lost.
-pub(crate) fn attend<T: Element>(level: Level, span: &Span<'_, T>, state: &mut State) {
+pub(crate) fn attend(level: Level, span: &Span<'_>, state: &mut State) {
     let n = span.visible.len();
     assert!(n <= QUERIES && span.queries.len() == n * span.layout.key_length, "attention: queries do not fit");
     assert!(span.positions.end <= span.blocks.len() * BLOCK_TOKENS, "attention: positions without a block");
     assert!(span.head + span.layout.head <= span.layout.block, "attention: head outside the block");
     let blocks = span.cache.len() / span.layout.block.max(1);
     assert!(span.blocks.iter().all(|&b| (b as usize) < blocks), "attention: block outside the cache");
-    state.reset(n, span.layout.value_stride);
-    dispatch(level, Attend { span, state });
+    state.reset(n, span.layout.columns);
+    match span.layout.storage {
+        CacheType::F32 => dispatch(level, Attend { span, state, storage: F32, ahead: Ahead::NOTHING }),
+        CacheType::Q8 => dispatch(level, Attend { span, state, storage: Q8, ahead: Ahead::NOTHING }),
+        CacheType::Q8Q4 => dispatch(level, Attend { span, state, storage: Q8Q4, ahead: Ahead::NOTHING }),
+        // The type is open to additions, but a layout exists only for those that are known here.
+        _ => dispatch(level, Attend { span, state, storage: F16, ahead: Ahead::NOTHING }),
+    }
 }
 
 struct Attend<'a, T> {
-    span: &'a Span<'a, T>,
+    span: &'a Span<'a>,
     state: &'a mut State,
+    #[expect(dead_code, reason = "chooses the type")]
+    storage: T,
+    ahead: Ahead,
 }
 
-impl<T: Element> TileKernel for Attend<'_, T> {
+/// Cache lines that will be needed in the next chunk, asked for one by one among the arithmetic of this one.
+///
+/// They are taken from the chunk's blocks in turn: one run of lines alone would not keep enough of them on their way, as
+/// processors ask for a limited number of lines ahead in a page.
+struct Ahead {
+    parts: [*const u8; CHUNK / BLOCK_TOKENS],
+    next: usize,
+    end: usize,
+}
+
+impl Ahead {
+    const NOTHING: Self = Self { parts: [ptr::null(); CHUNK / BLOCK_TOKENS], next: 0, end: 0 };
+
+    /// Returns the lines of the chunk that holds `position` of a sequence.
+    fn chunk(span: &Span<'_>, head: usize, blocks: &[u32], position: usize) -> Self {
+        let blocks = &blocks[(position / CHUNK * (CHUNK / BLOCK_TOKENS)).min(blocks.len())..];
+        let mut ahead = Self::NOTHING;
+        for (part, &block) in ahead.parts.iter_mut().zip(blocks) {
+            *part = span.cache.as_ptr().wrapping_add(block as usize * span.layout.block + head);
+        }
+        // With fewer blocks, those that are missing are asked for at address 0, which does nothing.
+        ahead.end = ahead.parts.len() * span.layout.head.div_ceil(LINE);
+        ahead
+    }
+
+    /// Asks for the next `LINES` lines, if there are any left.
+    #[inline(always)]
+    fn fetch<S: TileSimd, const LINES: usize>(&mut self, s: S) {
+        for _ in 0..LINES {
+            if self.next < self.end {
+                let part = self.parts[self.next % (CHUNK / BLOCK_TOKENS)];
+                s.prefetch_at(part.wrapping_add(self.next / (CHUNK / BLOCK_TOKENS) * LINE));
+                self.next += 1;
+            }
+        }
+    }
+}
+
+impl<T: Storage> TileKernel for Attend<'_, T> {
     type Output = ();
 
     #[inline(always)]
@@ -106,6 +169,7 @@ impl<T: Element> TileKernel for Attend<'_, T> {
         let Range { start, end } = self.span.positions;
         for base in (start / CHUNK * CHUNK..end).step_by(CHUNK) {
             let chunk = base.max(start)..(base + CHUNK).min(end);
+            self.look_ahead(base + CHUNK);
             let n = self.span.visible.len();
             let mut first = 0;
             while first < n {
@@ -131,11 +195,15 @@ fn tile_rows<S: TileSimd>(left: usize) -> usize {
     }
 }
 
-impl<T: Element> Attend<'_, T> {
-    /// Brings the queries of each tile side by side, so that the innermost loop reads one stream.
+impl<T: Storage> Attend<'_, T> {
+    /// Brings the queries of each tile side by side, so that the innermost loop reads one stream, and scales them.
     #[inline(always)]
     fn interleave<S: TileSimd>(&mut self) {
         let (length, n) = (self.span.layout.key_length, self.span.visible.len());
+        let factor = match self.span.softcap {
+            Some(cap) => self.span.scale / cap,
+            None => self.span.scale * LOG2_E,
+        };
         self.state.queries.resize(n * length, 0.0);
         let mut first = 0;
         while first < n {
@@ -144,11 +212,22 @@ impl<T: Element> Attend<'_, T> {
             let (from, to) = (&self.span.queries[tile.clone()], &mut self.state.queries[tile]);
             for (row, query) in from.chunks_exact(length.max(1)).enumerate() {
                 for (element, &value) in query.iter().enumerate() {
-                    to[element * rows + row] = value;
+                    to[element * rows + row] = value * factor;
                 }
             }
             first += rows;
         }
+    }
+
+    /// Lists the cache lines of the chunk from `base` on, or of what comes after the span.
+    #[inline(always)]
+    fn look_ahead(&mut self, base: usize) {
+        let span = self.span;
+        self.ahead = match span.then {
+            _ if base < span.positions.end => Ahead::chunk(span, span.head, span.blocks, base),
+            Some(Upcoming { head, blocks, position }) => Ahead::chunk(span, head, blocks, position),
+            None => Ahead::NOTHING,
+        };
     }
 
     /// Attends queries `first..first + N` to the positions of `chunk`; returns `N`.
@@ -166,7 +245,7 @@ impl<T: Element> Attend<'_, T> {
         for query in first..first + N {
             self.weigh(s, query, base, start..end, chunk);
         }
-        let vectors = self.span.layout.value_stride / S::LANES;
+        let vectors = self.span.layout.columns / S::LANES;
         for vector in (0..vectors - vectors % 2).step_by(2) {
             self.values::<S, N, 2>(s, first, vector * S::LANES, base, start..end);
         }
@@ -180,17 +259,22 @@ impl<T: Element> Attend<'_, T> {
     #[inline(always)]
     fn scores<S: TileSimd, const N: usize>(&mut self, s: S, first: usize, block: usize, at: usize) {
         let length = self.span.layout.key_length;
-        let keys = &self.span.of_block(block)[..length * BLOCK_TOKENS];
+        let part = self.span.of_block(block);
+        let ahead = &mut self.ahead;
         let queries = &self.state.queries[first * length..(first + N) * length];
         let scores = &mut self.state.scores[first * CHUNK..(first + N) * CHUNK];
-        assert!(at + BLOCK_TOKENS <= CHUNK);
+        assert!(at + BLOCK_TOKENS <= CHUNK && T::key_bytes(length) <= part.len());
         for column in (0..BLOCK_TOKENS).step_by(2 * S::LANES) {
             let mut sums = [[s.splat(0.0); 2]; N];
             for element in 0..length {
                 // SAFETY: `element` stays below `length` in keys of `length` rows of 32 and in `N` queries.
                 unsafe {
-                    let key = keys.as_ptr().add(element * BLOCK_TOKENS + column);
-                    let k = [T::load(s, key), T::load(s, key.add(S::LANES))];
+                    if T::key_bytes(1) > LINE {
+                        ahead.fetch::<S, 2>(s)
+                    } else {
+                        ahead.fetch::<S, 1>(s)
+                    };
+                    let k = [0, S::LANES].map(|lanes| T::key(s, part.as_ptr(), element, column + lanes));
                     for (n, sum) in sums.iter_mut().enumerate() {
                         let q = s.splat(*queries.as_ptr().add(element * N + n));
                         *sum = [s.mul_add(k[0], q, sum[0]), s.mul_add(k[1], q, sum[1])];
@@ -207,14 +291,18 @@ impl<T: Element> Attend<'_, T> {
     /// Turns one query's products into weights relative to its maximum so far, and rescales what it has summed up.
     #[inline(always)]
     fn weigh<S: TileSimd>(&mut self, s: S, query: usize, base: usize, computed: Range<usize>, chunk: &Range<usize>) {
-        let row = &mut self.state.scores[query * CHUNK..(query + 1) * CHUNK];
         let visible = &self.span.visible[query];
         let from = computed.start / BLOCK_TOKENS * BLOCK_TOKENS - base;
         let to = computed.end.next_multiple_of(BLOCK_TOKENS) - base;
         let first = visible.start.clamp(chunk.start, chunk.end).saturating_sub(base).clamp(from, to);
         let last = visible.end.clamp(chunk.start, chunk.end).saturating_sub(base).clamp(first, to);
-        let row = &mut row[from..to];
-        scale_scores(s, row, self.span.scale, self.span.softcap);
+        let row = &mut self.state.scores[query * CHUNK..(query + 1) * CHUNK][from..to];
+        if T::KEY_SCALES || self.span.softcap.is_some() {
+            for (index, row) in row.chunks_exact_mut(BLOCK_TOKENS).enumerate() {
+                let part = self.span.of_block((base + from) / BLOCK_TOKENS + index);
+                adjust::<S, T>(s, row, &part[self.span.layout.key_scales..], self.span.softcap);
+            }
+        }
         row[..first - from].fill(f32::NEG_INFINITY);
         row[last - from..].fill(f32::NEG_INFINITY);
         let before = self.state.maxima[query];
@@ -224,14 +312,24 @@ impl<T: Element> Attend<'_, T> {
             return;
         }
         let sum = exponentials(s, row, maximum);
-        let shrink = (before - maximum).exp();
-        self.state.maxima[query] = maximum;
-        self.state.sums[query] = self.state.sums[query] * shrink + sum;
-        if shrink != 1.0 && before > f32::NEG_INFINITY {
-            let stride = self.span.layout.value_stride;
-            for part in self.state.values[query * stride..(query + 1) * stride].chunks_exact_mut(S::LANES) {
+        if maximum == before {
+            self.state.sums[query] += sum;
+        } else {
+            let shrink = (before - maximum).exp2();
+            self.state.maxima[query] = maximum;
+            self.state.sums[query] = self.state.sums[query] * shrink + sum;
+            let columns = self.span.layout.columns;
+            for part in self.state.values[query * columns..(query + 1) * columns].chunks_exact_mut(S::LANES) {
                 s.store(part, s.mul(s.load(part), s.splat(shrink)));
             }
+        }
+        if T::VALUE_SCALES {
+            for (index, row) in row.chunks_exact_mut(BLOCK_TOKENS).enumerate() {
+                let part = self.span.of_block((base + from) / BLOCK_TOKENS + index);
+                multiply_by_halves(s, row, &part[self.span.layout.value_scales..]);
+            }
+            // What lies beyond the last position may be anything, even infinite.
+            row[last - from..].fill(0.0);
         }
     }
 
@@ -248,29 +346,35 @@ impl<T: Element> Attend<'_, T> {
         positions: Range<usize>,
     ) {
         let layout = &self.span.layout;
-        let stride = layout.value_stride;
-        let out = &mut self.state.values[first * stride..(first + N) * stride];
+        let ahead = &mut self.ahead;
+        let columns = layout.columns;
+        let out = &mut self.state.values[first * columns..(first + N) * columns];
         let weights = &self.state.scores[first * CHUNK..(first + N) * CHUNK];
-        assert!(column + V * S::LANES <= stride && positions.end - base <= CHUNK);
+        assert!(column + V * S::LANES <= columns && positions.end - base <= CHUNK);
         let mut sums = [[s.splat(0.0); V]; N];
         for (n, sum) in sums.iter_mut().enumerate() {
             for (v, sum) in sum.iter_mut().enumerate() {
-                *sum = s.load(&out[n * stride + column + v * S::LANES..]);
+                *sum = s.load(&out[n * columns + column + v * S::LANES..]);
             }
         }
         let mut position = positions.start;
         while position < positions.end {
             let (block, slot) = (position / BLOCK_TOKENS, position % BLOCK_TOKENS);
             let count = (BLOCK_TOKENS - slot).min(positions.end - position);
-            let values =
-                &self.span.of_block(block)[layout.key_length * BLOCK_TOKENS + slot * stride..][..count * stride];
+            let rows =
+                &self.span.of_block(block)[layout.values + slot * layout.value_row..][..count * layout.value_row];
             for token in 0..count {
                 // SAFETY: `token` stays below `count` rows of values and of weights, `column` inside a row.
                 unsafe {
-                    let value = values.as_ptr().add(token * stride + column);
+                    let row = rows.as_ptr().add(token * layout.value_row);
+                    if T::key_bytes(1) > LINE {
+                        ahead.fetch::<S, 2>(s)
+                    } else {
+                        ahead.fetch::<S, 1>(s)
+                    };
                     let mut v = [s.splat(0.0); V];
                     for (i, v) in v.iter_mut().enumerate() {
-                        *v = T::load(s, value.add(i * S::LANES));
+                        *v = T::value(s, row, column + i * S::LANES);
                     }
                     let weight = weights.as_ptr().add(position - base + token);
                     for (n, sum) in sums.iter_mut().enumerate() {
@@ -285,49 +389,62 @@ impl<T: Element> Attend<'_, T> {
         }
         for (n, sum) in sums.into_iter().enumerate() {
             for (v, sum) in sum.into_iter().enumerate() {
-                s.store(&mut out[n * stride + column + v * S::LANES..], sum);
+                s.store(&mut out[n * columns + column + v * S::LANES..], sum);
             }
         }
     }
 }
 
-/// Scales and caps scores in place.
+/// Multiplies the products of a block by its keys' scales, where there are some, and caps them.
 #[inline(always)]
-fn scale_scores<S: TileSimd>(s: S, row: &mut [f32], scale: f32, softcap: Option<f32>) {
-    for part in row.chunks_exact_mut(S::LANES) {
-        let x = s.mul(s.load(part), s.splat(scale));
-        let x = match softcap {
-            Some(cap) => s.mul(tanh(s, s.div(x, s.splat(cap))), s.splat(cap)),
-            None => x,
-        };
-        s.store(part, x);
+fn adjust<S: TileSimd, T: Storage>(s: S, row: &mut [f32], scales: &[u8], softcap: Option<f32>) {
+    if T::KEY_SCALES {
+        multiply_by_halves(s, row, scales);
+    }
+    if let Some(cap) = softcap {
+        for part in row.chunks_exact_mut(S::LANES) {
+            s.store(part, s.mul(tanh(s, s.load(part)), s.splat(cap * LOG2_E)));
+        }
+    }
+}
+
+/// Multiplies the 32 numbers of a row by half-precision ones.
+#[inline(always)]
+fn multiply_by_halves<S: TileSimd>(s: S, row: &mut [f32], halves: &[u8]) {
+    assert!(row.len() == BLOCK_TOKENS && halves.len() >= 2 * BLOCK_TOKENS);
+    for (i, part) in row.chunks_exact_mut(S::LANES).enumerate() {
+        // SAFETY: there are as many halves as numbers.
+        let by = unsafe { s.load_half_at(halves.as_ptr().cast::<u16>().add(i * S::LANES)) };
+        s.store(part, s.mul(s.load(part), by));
     }
 }
 
 #[inline(always)]
 fn largest<S: TileSimd>(s: S, row: &[f32]) -> f32 {
-    let mut maximum = s.splat(f32::NEG_INFINITY);
-    for part in row.chunks_exact(S::LANES) {
-        maximum = s.max(maximum, s.load(part));
+    let mut maxima = [s.splat(f32::NEG_INFINITY); 2];
+    for part in row.chunks_exact(2 * S::LANES) {
+        maxima = [s.max(maxima[0], s.load(part)), s.max(maxima[1], s.load(&part[S::LANES..]))];
     }
-    s.max_lane(maximum)
+    s.max_lane(s.max(maxima[0], maxima[1]))
 }
 
-/// Replaces scores by `e^(score − maximum)` and returns the sum.
+/// Replaces scores by `2^(score − maximum)` and returns the sum.
 #[inline(always)]
 fn exponentials<S: TileSimd>(s: S, row: &mut [f32], maximum: f32) -> f32 {
-    let mut sum = s.splat(0.0);
-    for part in row.chunks_exact_mut(S::LANES) {
-        let e = exp(s, s.sub(s.load(part), s.splat(maximum)));
-        sum = s.add(sum, e);
-        s.store(part, e);
+    let mut sums = [s.splat(0.0); 2];
+    for part in row.chunks_exact_mut(2 * S::LANES) {
+        for (part, sum) in part.chunks_exact_mut(S::LANES).zip(&mut sums) {
+            let e = exp2_negative(s, s.sub(s.load(part), s.splat(maximum)));
+            *sum = s.add(*sum, e);
+            s.store(part, e);
+        }
     }
-    s.sum(sum)
+    s.sum(s.add(sums[0], sums[1]))
 }
 
 /// Divides each query's sums by its total weight into `out`, `[n][value_length]`.
 pub(crate) fn finish(layout: &Layout, state: &State, query: usize, out: &mut [f32]) {
-    let values = &state.values[query * layout.value_stride..][..layout.value_length];
+    let values = &state.values[query * layout.columns..][..layout.value_length];
     let inverse = 1.0 / state.sums[query];
     for (out, value) in out.iter_mut().zip(values) {
         *out = value * inverse;
@@ -349,7 +466,7 @@ pub(crate) fn merge<'a>(parts: impl Iterator<Item = Part<'a>> + Clone, out: &mut
     let mut total = 0.0;
     out.fill(0.0);
     for part in parts.filter(|part| part.maximum > f32::NEG_INFINITY || part.sum.is_nan()) {
-        let weight = (part.maximum - maximum).exp();
+        let weight = (part.maximum - maximum).exp2();
         total += part.sum * weight;
         for (out, value) in out.iter_mut().zip(part.values) {
             *out += value * weight;
