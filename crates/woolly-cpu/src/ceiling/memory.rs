@@ -22,9 +22,9 @@ impl HugeMemory {
     pub fn zeroed(bytes: usize) -> Option<Self> {
         let whole = bytes.checked_next_multiple_of(HUGE)?;
         let mut pages = Pages::reserve(whole.checked_add(HUGE)?)?;
-        let address = pages.of::<u8>().as_ptr().addr();
+        let address = pages.bytes().as_ptr().addr();
         let start = address.next_multiple_of(HUGE) - address;
-        prefer_huge_pages(&mut pages.of_mut::<u8>()[start..start + whole]);
+        prefer_huge_pages(&mut pages.bytes_mut()[start..start + whole]);
         Some(Self { pages, used: start..start + bytes })
     }
 }
@@ -44,13 +44,13 @@ impl Deref for HugeMemory {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.pages.of::<u8>()[self.used.clone()]
+        &self.pages.bytes()[self.used.clone()]
     }
 }
 
 impl DerefMut for HugeMemory {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.pages.of_mut::<u8>()[self.used.clone()]
+        &mut self.pages.bytes_mut()[self.used.clone()]
     }
 }
 
