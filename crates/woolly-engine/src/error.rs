@@ -33,6 +33,9 @@ pub enum Error {
         /// Tokens that the cache holds.
         cache_tokens: usize,
     },
+    /// The limit of memory leaves room for no cache block at all.
+    #[error("the cache's limit of memory is too small: {0}")]
+    NoCache(#[from] crate::kv::NoSpace),
     /// Too many requests wait already.
     #[error("{waiting} requests wait already, and no more than {limit} may; try again later")]
     QueueFull {

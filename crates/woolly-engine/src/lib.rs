@@ -24,7 +24,7 @@ mod score;
 mod timings;
 
 pub use candidates::{Candidate, Candidates};
-pub use engine::{Engine, EngineOptions, Next, Stats, StatsReader, Submission, TokenStream};
+pub use engine::{CacheOptions, Engine, EngineOptions, Next, Stats, StatsReader, Submission, TokenStream};
 pub use error::Error;
 pub use generator::{Generation, Generator};
 pub use params::SamplingParams;

@@ -12,7 +12,7 @@ use super::desk::{Closing, Desk};
 use super::slot::Slot;
 use super::stats::{add, set};
 use super::store::Store;
-use crate::schedule::{CostModel, Plan, Policy, Queue, RequestId, State, Work, plan};
+use crate::schedule::{Cached, CostModel, Plan, Policy, Queue, RequestId, State, Waiting, Work, plan};
 use crate::{Candidates, Error, FinishReason};
 
 /// Everything that the engine thread owns.
@@ -53,6 +53,7 @@ impl Core {
     pub(crate) fn new(
         desk: Arc<Desk>,
         decoder: Box<dyn Decoder>,
+        store: Store,
         policy: Policy,
         queue: Queue,
         context: usize,
@@ -64,8 +65,6 @@ impl Core {
             logits: vec![0.0; policy.max_sequences * vocab_size],
             candidates: Candidates::with_capacity(vocab_size),
         };
-        let store = Store::new(decoder.cache_blocks());
-        set(&desk.counters.blocks_total, store.total());
         Self {
             desk,
             decoder,
@@ -115,6 +114,9 @@ impl Core {
             self.queue.add(slot.waiting(self.began));
             self.slots.insert(slot.id, slot);
         }
+        if let Some(max_bytes) = news.max_bytes {
+            self.resize(max_bytes);
+        }
         let flagged = self.slots.values().filter(|slot| slot.is_cancelled()).map(|slot| slot.id);
         let cancelled: Vec<RequestId> = flagged.chain(news.abandoned).collect();
         for id in cancelled {
@@ -123,10 +125,20 @@ impl Core {
         news.closing
     }
 
+    /// Changes the limit of memory; who no longer fits waits, the newest first.
+    fn resize(&mut self, max_bytes: usize) {
+        while !self.store.resize(max_bytes) {
+            let Some(&newest) = self.running.last() else { return };
+            self.preempt(newest);
+        }
+    }
+
     fn plan(&self) -> Plan {
-        let running: Vec<_> = self.running.iter().filter_map(|id| self.slots.get(id)?.active()).collect();
-        let cached = |id: RequestId| {
-            self.slots.get(&id).map(|slot| self.store.lookup(&slot.tokens, slot.salt)).unwrap_or_default()
+        let running: Vec<_> = self.running.iter().filter_map(|id| self.slots.get(id)?.active(&self.store)).collect();
+        let cached = |waiting: &Waiting| match self.slots.get(&waiting.id) {
+            None => Cached::default(),
+            Some(Slot { seq: Some(seq), tokens, .. }) => self.store.resume(seq, tokens.len()),
+            Some(Slot { tokens, salt, .. }) => self.store.lookup(tokens, *salt),
         };
         let state = State {
             now: self.began.elapsed(),
@@ -144,6 +156,7 @@ impl Core {
         let counters = &self.desk.counters;
         set(&counters.running, self.running.len());
         set(&counters.waiting, self.queue.len());
+        set(&counters.blocks_total, self.store.total());
         set(&counters.blocks_used, self.store.total() - self.store.free());
     }
 
@@ -153,7 +166,13 @@ impl Core {
         let items = self.reserve(&plan.work);
         self.report();
         if items.is_empty() {
-            return;
+            // What the plan counted on is gone; with nothing running there is nothing to wait for either.
+            return if self.running.is_empty() {
+                self.refuse_next()
+            };
+        }
+        if self.store.prepare(&mut *self.decoder).is_err() {
+            return self.take_stock();
         }
         let begin = Instant::now();
         let done = self.compute(&items);
@@ -179,10 +198,10 @@ impl Core {
     /// Takes a running request's blocks; it goes on later, and its answer stays the same.
     fn preempt(&mut self, id: RequestId) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        if let Some(held) = slot.held.take() {
-            self.store.close(held);
+        if let Some(seq) = &slot.seq {
+            self.store.preempt(seq);
         }
-        slot.computed = 0;
+        slot.runs = false;
         slot.timings.preemptions += 1;
         self.running.retain(|&running| running != id);
         self.queue.add(slot.waiting(self.began));
@@ -190,50 +209,71 @@ impl Core {
         add(&self.desk.counters.preemptions, 1);
     }
 
+    /// Lets a waiting request run, with blocks for all of its tokens.
     fn start(&mut self, id: RequestId) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        let is_new = slot.chain.is_none();
-        let (held, cached) = self.store.open(&slot.tokens, slot.salt);
-        let started = slot.start(held, cached, self.decoder.config().vocab_size, self.context);
-        self.queue.start(id, slot.tokens.len() - slot.computed);
-        self.running.push(id);
-        if is_new {
-            add(&self.desk.counters.prompt_tokens, slot.tokens.len());
-            add(&self.desk.counters.cached_tokens, slot.computed);
+        let seq = match slot.seq.take() {
+            Some(seq) => seq,
+            None => self.store.begin(&slot.tokens, slot.salt),
+        };
+        let computed = self.store.computed(&seq);
+        if !self.store.reserve(&seq, slot.tokens.len() - computed) {
+            // It waits on; a sequence that never ran keeps no blocks.
+            match slot.chain {
+                Some(_) => slot.seq = Some(seq),
+                None => self.store.end(seq, false),
+            }
+            return;
         }
+        slot.seq = Some(seq);
+        if slot.chain.is_none() {
+            add(&self.desk.counters.prompt_tokens, slot.tokens.len());
+            add(&self.desk.counters.cached_tokens, computed);
+        }
+        let started = slot.start(computed, self.decoder.config().vocab_size, self.context);
+        self.queue.start(id, slot.tokens.len() - computed);
+        self.running.push(id);
         if let Err(error) = started {
             self.end(id, Err(error));
         }
     }
 
-    /// Gets the blocks for what is to be computed; what gets none is left for a later step.
+    /// Makes sure of the blocks for what is to be computed; what gets none is left for a later step.
     fn reserve(&mut self, work: &[Work]) -> Vec<Item> {
         let mut items = Vec::with_capacity(work.len());
         for &Work { id, rows } in work {
-            let Some(slot) = self.slots.get_mut(&id) else { continue };
-            let rows = rows.min(slot.tokens.len() - slot.computed);
-            // A prompt takes its blocks all at once: it was admitted because they are there.
-            let tokens = if rows == 1 { slot.computed + 1 } else { slot.tokens.len() };
-            if slot.held.as_mut().is_some_and(|held| self.store.reserve(held, tokens)) {
-                items.push(Item { id, rows, draws: slot.computed + rows == slot.tokens.len() });
+            let Some(slot) = self.slots.get(&id).filter(|slot| slot.runs) else { continue };
+            let Some(seq) = &slot.seq else { continue };
+            // All of a prompt at once, so that a later step does not find them taken.
+            let missing = slot.tokens.len() - slot.computed;
+            if self.store.reserve(seq, missing) {
+                items.push(Item { id, rows: rows.min(missing), draws: rows >= missing });
             }
         }
         items
     }
 
+    /// Contents were lost on the way: what is left of each sequence decides what it computes again.
+    fn take_stock(&mut self) {
+        for id in &self.running {
+            let Some(slot) = self.slots.get_mut(id) else { continue };
+            slot.computed = slot.seq.as_ref().map_or(0, |seq| self.store.computed(seq));
+        }
+    }
+
     /// Computes the items in one step; logits of those that draw lie in their order.
     fn compute(&mut self, items: &[Item]) -> Result<(), Error> {
-        let Self { slots, decoder, buffers, .. } = self;
+        let Self { slots, store, decoder, buffers, .. } = self;
         let Buffers { ids, outputs, logits, .. } = buffers;
         ids.clear();
         outputs.clear();
         let mut sequences = Vec::with_capacity(items.len());
         for item in items {
             let Some(slot) = slots.get(&item.id) else { continue };
-            let Some(held) = &slot.held else { continue };
+            let Some(seq) = &slot.seq else { continue };
             let first = ids.len();
             ids.extend_from_slice(&slot.tokens[slot.computed..slot.computed + item.rows]);
-            sequences.push(Sequence { rows: first..ids.len(), start: slot.computed, blocks: held.blocks() });
+            sequences.push(Sequence { rows: first..ids.len(), start: slot.computed, blocks: store.blocks(seq) });
             if item.draws {
                 outputs.extend(u32::try_from(ids.len() - 1));
             }
@@ -248,6 +288,9 @@ impl Core {
         let mut row = 0;
         for item in items {
             let Some(slot) = self.slots.get_mut(&item.id) else { continue };
+            if let Some(seq) = &slot.seq {
+                self.store.commit(seq, &slot.tokens[slot.computed..slot.computed + item.rows]);
+            }
             slot.computed += item.rows;
             if item.draws {
                 let ending = self.draw(item.id, row);
@@ -310,13 +353,14 @@ impl Core {
             Ok(FinishReason::Cancelled) => add(&counters.cancelled, 1),
             Ok(_) => {}
         }
-        match slot.held.take() {
-            Some(held) => {
-                self.store.close(held);
-                self.running.retain(|&running| running != id);
-                self.queue.stop(&slot.flow);
-            }
-            None => drop(self.queue.remove(id)),
+        if let Some(seq) = slot.seq.take() {
+            self.store.end(seq, outcome.is_err());
+        }
+        if slot.runs {
+            self.running.retain(|&running| running != id);
+            self.queue.stop(&slot.flow);
+        } else {
+            self.queue.remove(id);
         }
         // Before the asker learns of it, so that the counters never lag behind what is known.
         self.report();

@@ -25,6 +25,7 @@ pub(crate) enum Closing {
 struct State {
     arrivals: Vec<Slot>,
     abandoned: Vec<RequestId>,
+    max_bytes: Option<usize>,
     next_id: u64,
     closing: Closing,
 }
@@ -34,7 +35,16 @@ struct State {
 pub(crate) struct News {
     pub(crate) arrivals: Vec<Slot>,
     pub(crate) abandoned: Vec<RequestId>,
+    /// New limit of memory for the cache.
+    pub(crate) max_bytes: Option<usize>,
     pub(crate) closing: Closing,
+}
+
+impl State {
+    fn is_quiet(&self) -> bool {
+        let nothing_came = self.arrivals.is_empty() && self.abandoned.is_empty() && self.max_bytes.is_none();
+        nothing_came && self.closing == Closing::Open
+    }
 }
 
 /// The desk.
@@ -80,6 +90,12 @@ impl Desk {
         self.changed.notify_one();
     }
 
+    /// Asks for another limit of memory for the cache.
+    pub(crate) fn resize(&self, max_bytes: usize) {
+        self.lock().max_bytes = Some(max_bytes);
+        self.changed.notify_one();
+    }
+
     /// Asks the engine to end; a request to end at once is not taken back.
     pub(crate) fn close(&self, how: Closing) {
         let mut state = self.lock();
@@ -98,13 +114,14 @@ impl Desk {
         let mut state = self.lock();
         let arrivals = std::mem::take(&mut state.arrivals);
         set(&self.counters.waiting, waiting + arrivals.len());
-        News { arrivals, abandoned: std::mem::take(&mut state.abandoned), closing: state.closing }
+        let (abandoned, max_bytes) = (std::mem::take(&mut state.abandoned), state.max_bytes.take());
+        News { arrivals, abandoned, max_bytes, closing: state.closing }
     }
 
     /// Waits until there is news, or until `deadline`.
     pub(crate) fn wait(&self, deadline: Option<Instant>) {
         let mut state = self.lock();
-        while state.arrivals.is_empty() && state.abandoned.is_empty() && state.closing == Closing::Open {
+        while state.is_quiet() {
             state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(left) if left.is_zero() => return,

@@ -25,6 +25,8 @@ use self::core::Core;
 use self::desk::{Closing, Desk};
 use self::slot::Slot;
 pub use self::stats::Stats;
+pub use self::store::CacheOptions;
+use self::store::Store;
 pub use self::stream::{Next, TokenStream};
 use crate::schedule::{Order, Policy, Queue};
 use crate::{Error, Request, check_prompt};
@@ -38,13 +40,21 @@ pub struct EngineOptions {
     pub order: Order,
     /// Most requests that may wait; more are refused at once.
     pub max_queued: usize,
+    /// How keys and values are kept.
+    pub cache: CacheOptions,
     /// Most tokens of a sequence; the model's own limit and the size of the cache bound it further.
     pub context: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { policy: Policy::default(), order: Order::default(), max_queued: 16_384, context: usize::MAX }
+        Self {
+            policy: Policy::default(),
+            order: Order::default(),
+            max_queued: 16_384,
+            cache: CacheOptions::default(),
+            context: usize::MAX,
+        }
     }
 }
 
@@ -82,14 +92,17 @@ impl Engine {
     /// Starts the engine's thread, which owns the decoder from now on.
     ///
     /// # Errors
-    /// [`Error::Thread`] when the operating system gives no thread.
+    /// [`Error::NoCache`] when the limit of memory leaves room for no block; [`Error::Thread`] when the operating system
+    /// gives no thread.
     pub fn start(decoder: Box<dyn Decoder>, options: EngineOptions) -> Result<Self, Error> {
-        let EngineOptions { policy, order, max_queued, context } = options;
+        let EngineOptions { policy, order, max_queued, cache, context } = options;
         let policy = policy.within(decoder.max_rows(), decoder.max_outputs());
-        let context = context.min(decoder.config().context_length).min(decoder.cache_blocks() * BLOCK_TOKENS);
+        let context = context.min(decoder.config().context_length);
+        let store = Store::new(&*decoder, cache, policy.max_sequences, context)?;
+        let context = context.min(store.total() * BLOCK_TOKENS);
         let vocab_size = decoder.config().vocab_size;
         let desk = Arc::new(Desk::new(max_queued));
-        let core = Core::new(desk.clone(), decoder, policy, Queue::new(order), context);
+        let core = Core::new(desk.clone(), decoder, store, policy, Queue::new(order), context);
         let guard = CloseOnExit(desk.clone());
         let work = move || {
             let _guard = guard;
@@ -121,6 +134,12 @@ impl Engine {
         let (outbox, inbox) = mailbox::mailbox();
         let id = self.desk.submit(|id| Slot::new(id, submission, seed, outbox))?;
         Ok(TokenStream::new(id, seed, inbox, self.desk.clone()))
+    }
+
+    /// Changes the limit of memory for the cache, from the next step on. Requests that no longer fit wait; a limit below
+    /// one block changes nothing.
+    pub fn resize_cache(&self, max_bytes: usize) {
+        self.desk.resize(max_bytes);
     }
 
     /// Returns what the engine has done and is doing; never waits for a step.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::Submission;
 use super::mailbox::{Ending, Outbox};
-use super::store::Held;
+use super::store::Store;
+use crate::kv::SeqId;
 use crate::schedule::{Active, RequestId, Waiting};
 use crate::{CancelToken, Error, FinishReason, Request, Rng, SamplerChain, SamplingParams, Timings};
 
@@ -26,8 +27,9 @@ pub(crate) struct Slot {
     cancel: CancelToken,
     /// Made when it first starts, kept over preemptions.
     pub(crate) chain: Option<SamplerChain>,
-    /// Its cache blocks, while it runs.
-    pub(crate) held: Option<Held>,
+    /// Its place in the cache, from its first start on.
+    pub(crate) seq: Option<SeqId>,
+    pub(crate) runs: bool,
     outbox: Outbox,
     arrived: Instant,
     started: Option<Instant>,
@@ -53,7 +55,8 @@ impl Slot {
             end_ids,
             cancel,
             chain: None,
-            held: None,
+            seq: None,
+            runs: false,
             outbox,
             arrived: Instant::now(),
             started: None,
@@ -79,24 +82,23 @@ impl Slot {
     }
 
     /// Returns the request as the planner sees it, if it runs.
-    pub(crate) fn active(&self) -> Option<Active> {
-        let held = self.held.as_ref()?;
+    pub(crate) fn active(&self, store: &Store) -> Option<Active> {
+        let seq = self.seq.as_ref().filter(|_| self.runs)?;
+        let (needed, owned) = store.demand(seq, self.tokens.len() - self.computed);
         Some(Active {
             id: self.id,
             flow: self.flow.clone(),
             priority: self.priority,
             known: self.tokens.len(),
             computed: self.computed,
-            held: held.blocks().len(),
-            owned: held.owned(),
+            needed,
+            owned,
         })
     }
 
-    /// Lets it run with blocks that hold its first `cached` tokens.
-    pub(crate) fn start(&mut self, held: Held, cached: usize, vocab: usize, context: usize) -> Result<(), Error> {
-        // The last token is always computed: its logits are wanted.
-        self.computed = cached.min(self.tokens.len() - 1);
-        self.held = Some(held);
+    /// Notes that it starts, or goes on, with its first `computed` tokens.
+    pub(crate) fn start(&mut self, computed: usize, vocab: usize, context: usize) -> Result<(), Error> {
+        (self.runs, self.computed) = (true, computed);
         if self.chain.is_none() {
             let chain = self.chain.insert(SamplerChain::new(&self.sampling, vocab, context)?);
             self.tokens.iter().for_each(|&id| chain.accept(id));
@@ -105,7 +107,7 @@ impl Slot {
             let now = Instant::now();
             self.started = Some(now);
             self.timings.queue_time = now - self.arrived;
-            self.timings.cached_tokens = self.computed;
+            self.timings.cached_tokens = computed;
         }
         Ok(())
     }

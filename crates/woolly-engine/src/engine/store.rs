@@ -1,67 +1,156 @@
-//! The cache blocks of the sequences that run.
+//! The cache blocks of the engine's sequences: who has which, and where contents are that are not on the device.
 
-use woolly_tensor::BLOCK_TOKENS;
+use std::path::PathBuf;
 
+use woolly_model::Decoder;
+use woolly_tensor::CacheType;
+
+use crate::kv::{
+    BlockManager, CacheCompression, EvictionPolicy, KvOptions, KvStore, NoSpace, Preemption, SeqId, StoreError,
+};
 use crate::schedule::Cached;
 
-/// All blocks of a decoder's cache.
-#[derive(Debug)]
-pub(crate) struct Store {
-    free: Vec<u32>,
-    total: usize,
+/// How an engine keeps keys and values; the decoder's cache is the most it can have on the device.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheOptions {
+    /// How the decoder's cache stores them.
+    pub storage: CacheType,
+    /// Most bytes of memory for all of it, compressed blocks and tables included; `None` for as many blocks as the
+    /// decoder has.
+    pub max_bytes: Option<usize>,
+    /// Whether blocks of preempted requests may be compressed, at some loss.
+    pub compression: CacheCompression,
+    /// Most bytes of a file for blocks of preempted requests; 0 for none.
+    pub spill_bytes: u64,
+    /// The folder of this file.
+    pub spill_dir: PathBuf,
+    /// Which of the blocks that nobody uses goes first.
+    pub eviction: EvictionPolicy,
 }
 
-/// The blocks of one sequence, in the order of positions.
-#[derive(Debug)]
-pub(crate) struct Held {
-    blocks: Vec<u32>,
+impl Default for CacheOptions {
+    /// Half precision, nothing compressed, no file, least recently used first.
+    fn default() -> Self {
+        Self {
+            storage: CacheType::F16,
+            max_bytes: None,
+            compression: CacheCompression::Disabled,
+            spill_bytes: 0,
+            spill_dir: std::env::temp_dir(),
+            eviction: EvictionPolicy::LRU,
+        }
+    }
+}
+
+/// The blocks and their contents.
+pub(crate) struct Store {
+    manager: BlockManager,
+    contents: KvStore,
+    /// Most tokens of a sequence.
+    context: usize,
 }
 
 impl Store {
-    pub(crate) fn new(total: usize) -> Self {
-        Self { free: (0_u32..).take(total).collect(), total }
+    /// # Errors
+    /// When the limit of memory leaves room for no block.
+    pub(crate) fn new(
+        decoder: &dyn Decoder,
+        options: CacheOptions,
+        sequences: usize,
+        context: usize,
+    ) -> Result<Self, NoSpace> {
+        let CacheOptions { storage, max_bytes, compression, spill_bytes, spill_dir, eviction } = options;
+        let block_bytes = decoder.block_bytes();
+        let packed_bytes = match compression {
+            CacheCompression::Disabled => None,
+            CacheCompression::Enabled => KvStore::packed_bytes(storage, block_bytes),
+        };
+        let options = KvOptions {
+            blocks: decoder.cache_blocks(),
+            block_bytes,
+            packed_bytes,
+            max_bytes: max_bytes.unwrap_or(usize::MAX),
+            spill_bytes,
+            eviction,
+            sequences,
+        };
+        let contents = KvStore::new(storage, block_bytes, &spill_dir);
+        Ok(Self { manager: BlockManager::new(options)?, contents, context })
     }
 
     pub(crate) fn total(&self) -> usize {
-        self.total
+        self.manager.total_blocks()
     }
 
     pub(crate) fn free(&self) -> usize {
-        self.free.len()
+        self.manager.available_blocks()
     }
 
-    pub(crate) fn lookup(&self, _tokens: &[u32], _salt: u64) -> Cached {
-        Cached::default()
+    /// Returns what there is of a sequence that has not begun.
+    pub(crate) fn lookup(&self, tokens: &[u32], salt: u64) -> Cached {
+        let needed = self.manager.blocks_to_begin(tokens, salt);
+        Cached { tokens: self.manager.cached_tokens(tokens, salt), needed }
     }
 
-    /// Begins a sequence with what the cache has of its tokens; returns how many these are.
-    pub(crate) fn open(&mut self, _tokens: &[u32], _salt: u64) -> (Held, usize) {
-        (Held { blocks: Vec::new() }, 0)
+    /// Returns what there is of a sequence of `known` tokens that was stopped.
+    pub(crate) fn resume(&self, seq: &SeqId, known: usize) -> Cached {
+        let tokens = self.manager.computed(seq);
+        Cached { tokens, needed: self.manager.blocks_to_resume(seq, known + 1) }
     }
 
-    /// Extends a sequence to `tokens` tokens; returns whether there were blocks for that.
-    pub(crate) fn reserve(&mut self, held: &mut Held, tokens: usize) -> bool {
-        let missing = tokens.div_ceil(BLOCK_TOKENS).saturating_sub(held.blocks.len());
-        if missing > self.free.len() {
-            return false;
+    /// Begins a sequence with what the cache has of its tokens.
+    pub(crate) fn begin(&mut self, tokens: &[u32], salt: u64) -> SeqId {
+        self.manager.begin(tokens, salt, self.context).seq
+    }
+
+    /// Gets blocks for the next `rows` tokens of a sequence; returns whether there were enough.
+    pub(crate) fn reserve(&mut self, seq: &SeqId, rows: usize) -> bool {
+        self.manager.reserve(seq, rows).is_ok()
+    }
+
+    /// Moves contents to where the sequences that were reserved for need them.
+    ///
+    /// # Errors
+    /// When some are lost; each sequence must be looked at and reserved for again.
+    pub(crate) fn prepare(&mut self, decoder: &mut dyn Decoder) -> Result<(), StoreError> {
+        self.contents.carry_out(&mut self.manager, decoder)
+    }
+
+    pub(crate) fn computed(&self, seq: &SeqId) -> usize {
+        self.manager.computed(seq)
+    }
+
+    /// Returns the blocks of a sequence that was reserved for, in the order of positions.
+    pub(crate) fn blocks(&self, seq: &SeqId) -> &[u32] {
+        self.manager.table(seq)
+    }
+
+    /// Returns how many more blocks the next `rows` tokens take, and how many come free when the sequence is stopped.
+    pub(crate) fn demand(&self, seq: &SeqId, rows: usize) -> (usize, usize) {
+        (self.manager.blocks_needed(seq, rows), self.manager.sole_blocks(seq))
+    }
+
+    /// Notes that tokens were computed.
+    pub(crate) fn commit(&mut self, seq: &SeqId, tokens: &[u32]) {
+        self.manager.commit(seq, tokens);
+    }
+
+    /// Stops a sequence that will go on later.
+    pub(crate) fn preempt(&mut self, seq: &SeqId) {
+        self.manager.preempt(seq, Preemption::Hold);
+    }
+
+    /// Ends a sequence; what it computed may be found by others unless it `failed`.
+    pub(crate) fn end(&mut self, seq: SeqId, failed: bool) {
+        if failed {
+            self.manager.discard(seq);
+        } else {
+            self.manager.release(seq);
         }
-        held.blocks.extend(self.free.drain(self.free.len() - missing..));
-        true
     }
 
-    /// Gives a sequence's blocks back.
-    pub(crate) fn close(&mut self, held: Held) {
-        self.free.extend(held.blocks);
-    }
-}
-
-impl Held {
-    pub(crate) fn blocks(&self) -> &[u32] {
-        &self.blocks
-    }
-
-    /// Blocks that nobody else uses.
-    pub(crate) fn owned(&self) -> usize {
-        self.blocks.len()
+    /// Changes the limit of memory; returns whether that was possible now.
+    pub(crate) fn resize(&mut self, max_bytes: usize) -> bool {
+        self.manager.resize(max_bytes).is_ok()
     }
 }

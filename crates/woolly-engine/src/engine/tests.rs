@@ -279,3 +279,45 @@ fn priorities_and_flows_decide_who_starts() {
     // The urgent one of `b` first, then `a`, which was served less, then by arrival as both are even.
     assert!(times[3] < times[0] && times[0] < times[1] && times[0] < times[2], "{times:?}");
 }
+
+#[test]
+fn what_was_computed_for_one_is_used_for_another_but_not_across_salts() {
+    let engine = engine(64, EngineOptions::default());
+    let prompt: Vec<u32> = (0..150).map(|i| i * 13 % 47).collect();
+    let run = |salt, prompt: &[u32]| {
+        let mut stream = engine.submit(Submission { salt, ..request(prompt, 5).into() }).expect("accepted");
+        let found: Vec<u32> = stream.by_ref().map(|id| id.expect("no failure")).collect();
+        assert_eq!(found, continuation(prompt, 5));
+        stream.timings().cached_tokens
+    };
+    assert_eq!(run(0, &prompt), 0);
+    assert_eq!(run(0, &prompt), 149, "all but the last, whose logits are wanted");
+    let other = [&prompt[..100], &[1, 2, 3]].concat();
+    assert_eq!(run(0, &other), 100, "shared to the token, not to the block");
+    assert_eq!(run(7, &prompt), 0, "another salt shares nothing");
+    let turn = [&prompt[..], &continuation(&prompt, 5), &[9, 9]].concat();
+    assert_eq!(run(0, &turn), 154, "the answer's tokens but its last, which was never computed");
+    assert_eq!(engine.stats().cached_tokens, 149 + 100 + 154);
+}
+
+#[test]
+fn answers_survive_spilling_and_a_cache_that_shrinks_and_grows() {
+    let dir = std::env::temp_dir();
+    let mut preemptions = 0;
+    for spill_bytes in [0, 1 << 20] {
+        let cache = CacheOptions { spill_bytes, spill_dir: dir.clone(), ..CacheOptions::default() };
+        let engine = engine(24, EngineOptions { cache, ..EngineOptions::default() });
+        let prompts: Vec<Vec<u32>> = (0..12).map(|n| (0..60).map(|i| (n * 5 + i * 3) % 46).collect()).collect();
+        let streams: Vec<TokenStream> =
+            prompts.iter().map(|prompt| engine.submit(request(prompt, 60)).expect("accepted")).collect();
+        let block = 32 * size_of::<u32>();
+        for (n, (prompt, stream)) in prompts.iter().zip(streams).enumerate() {
+            // Tables and buffers of this tiny cache take more than its blocks: 100 KiB hold everything.
+            engine.resize_cache(if n % 2 == 0 { 24 * block + (100 << 10) } else { usize::MAX });
+            assert_eq!(ids(stream), continuation(prompt, 60), "spill {spill_bytes}");
+        }
+        preemptions += engine.stats().preemptions;
+        assert_eq!(engine.stats().blocks_used, 0);
+    }
+    assert!(preemptions > 0, "nothing was ever preempted");
+}

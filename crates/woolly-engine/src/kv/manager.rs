@@ -195,6 +195,23 @@ impl BlockManager {
         tokens
     }
 
+    /// Returns how many further blocks a sequence of these `ids` and one more would need if it began now.
+    pub fn blocks_to_begin(&self, ids: &[u32], salt: u64) -> usize {
+        let mut pinned = 0;
+        self.find(ids, salt, |page, common| {
+            // A page that ends early is copied, so that sharing it saves no block.
+            pinned += usize::from(common == BLOCK_TOKENS && self.pages[page as usize].pins > 0);
+        });
+        (ids.len() + 1).div_ceil(BLOCK_TOKENS) - pinned
+    }
+
+    /// Returns how many further blocks a preempted sequence of `tokens` tokens would need if it went on now.
+    pub fn blocks_to_resume(&self, seq: &SeqId, tokens: usize) -> usize {
+        let pages = &self.seq(seq.0).pages;
+        let pinned = pages.iter().filter(|&&page| self.pages[page as usize].pins > 0).count();
+        tokens.div_ceil(BLOCK_TOKENS).max(pages.len()) - pinned + usize::from(self.shared_last(seq.0).is_some())
+    }
+
     /// Begins a sequence with what the cache has of its prompt; only prompts with the same `salt` share.
     ///
     /// At least the prompt's last token is left to compute. The tables grow to `most_tokens` without allocating. The
@@ -351,6 +368,11 @@ impl BlockManager {
     /// Returns the most blocks that [`reserve`](Self::reserve) of `rows` tokens would take.
     pub fn blocks_needed(&self, seq: &SeqId, rows: usize) -> usize {
         self.missing(seq.0, rows)
+    }
+
+    /// Returns how many blocks would become available if the sequence did not run: those that no other running one uses.
+    pub fn sole_blocks(&self, seq: &SeqId) -> usize {
+        self.seq(seq.0).pages.iter().filter(|&&page| self.pages[page as usize].pins == 1).count()
     }
 
     /// Returns counters and the present use of memory.

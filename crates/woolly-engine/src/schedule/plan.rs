@@ -4,8 +4,6 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use woolly_tensor::BLOCK_TOKENS;
-
 use super::{CostModel, Joining, Load, Order, Policy, Queue, RequestId, Waiting, split};
 
 /// A running request, as the planner sees it.
@@ -21,9 +19,9 @@ pub struct Active {
     pub known: usize,
     /// Tokens whose keys and values are in the cache.
     pub computed: usize,
-    /// Cache blocks it has.
-    pub held: usize,
-    /// Those of them that become free when it is preempted, as nobody else uses them.
+    /// Cache blocks that its next tokens need beyond those it has.
+    pub needed: usize,
+    /// Blocks that become free when it is preempted, as no other running request uses them.
     pub owned: usize,
 }
 
@@ -32,8 +30,8 @@ pub struct Active {
 pub struct Cached {
     /// Leading tokens that need not be computed.
     pub tokens: usize,
-    /// Blocks of them that running requests use, so that they cost nothing.
-    pub in_use: usize,
+    /// Blocks needed for all its tokens and one more, beyond what running requests use anyway.
+    pub needed: usize,
 }
 
 /// Everything a plan depends on.
@@ -49,7 +47,7 @@ pub struct State<'a> {
     /// All cache blocks.
     pub total_blocks: usize,
     /// Looks up what the cache has of a waiting request.
-    pub cached: &'a dyn Fn(RequestId) -> Cached,
+    pub cached: &'a dyn Fn(&Waiting) -> Cached,
     /// What steps cost.
     pub cost: &'a CostModel,
 }
@@ -114,11 +112,6 @@ fn gathering(policy: &Policy, state: &State<'_>) -> Option<Duration> {
     (alone && until > state.now).then_some(until)
 }
 
-/// Returns the number of blocks that `tokens` tokens lie in.
-fn blocks(tokens: usize) -> usize {
-    tokens.div_ceil(BLOCK_TOKENS)
-}
-
 /// A sequence that has prompt tokens to compute in this step.
 struct Prefill<'a> {
     id: RequestId,
@@ -154,11 +147,10 @@ impl<'a> Draft<'a> {
         while next < self.alive {
             let active = self.running[next];
             let missing = active.known - active.computed;
-            let needed = blocks(active.computed + 1).saturating_sub(active.held);
-            if !self.make_room(needed, next) {
+            if !self.make_room(active.needed, next) {
                 break;
             }
-            self.free -= needed;
+            self.free -= active.needed;
             if missing == 1 && self.plan.work.len() < self.policy.max_rows {
                 self.plan.work.push(Work { id: active.id, rows: 1 });
                 self.plan.load.add(active.computed, 1, true);
@@ -206,8 +198,9 @@ impl<'a> Draft<'a> {
     }
 
     fn start(&mut self, request: &'a Waiting) -> bool {
-        let cached = (self.state.cached)(request.id);
-        let needed = blocks(request.known + 1).min(self.state.total_blocks).saturating_sub(cached.in_use);
+        let cached = (self.state.cached)(request);
+        // The last token of a sequence that fills the cache is never computed.
+        let needed = cached.needed.min(self.state.total_blocks);
         if needed > self.free {
             return false;
         }

@@ -62,7 +62,7 @@ impl Simulation {
 
     /// Plans a step and does what the plan says.
     fn advance(&mut self) -> Plan {
-        let cached = |_| Cached::default();
+        let cached = |waiting: &Waiting| Cached { tokens: 0, needed: (waiting.known + 1).div_ceil(BLOCK_TOKENS) };
         let state = State {
             now: self.now,
             running: &self.running,
@@ -86,8 +86,8 @@ impl Simulation {
 
     fn preempt(&mut self, id: RequestId) {
         let place = self.running.iter().position(|active| active.id == id).expect("only running ones are preempted");
-        let Active { flow, priority, known, held, .. } = self.running.remove(place);
-        self.free += held;
+        let Active { flow, priority, known, owned, .. } = self.running.remove(place);
+        self.free += owned;
         self.queue.add(Waiting { id, flow: flow.clone(), priority, arrived: Duration::ZERO, known, charged: true });
         self.queue.stop(&flow);
     }
@@ -97,16 +97,17 @@ impl Simulation {
         let Waiting { flow, priority, .. } = self.queue.start(id, known).expect("it waits");
         let held = (known + 1).div_ceil(BLOCK_TOKENS).min(self.total);
         self.free = self.free.checked_sub(held).expect("admission never takes more than there is");
-        self.running.push(Active { id, flow, priority, known, computed: 0, held, owned: held });
+        self.running.push(Active { id, flow, priority, known, computed: 0, needed: 0, owned: held });
     }
 
     fn work(&mut self, id: RequestId, rows: usize) {
         let active = self.running.iter_mut().find(|active| active.id == id).expect("only running ones work");
         active.computed += rows;
         assert!(active.computed <= active.known, "{id:?} computes more than is known");
-        let grown = active.computed.div_ceil(BLOCK_TOKENS).max(active.held);
-        self.free = self.free.checked_sub(grown - active.held).expect("a step never takes more than there is");
-        (active.held, active.owned) = (grown, grown);
+        let grown = active.computed.div_ceil(BLOCK_TOKENS).max(active.owned);
+        self.free = self.free.checked_sub(grown - active.owned).expect("a step never takes more than there is");
+        active.owned = grown;
+        active.needed = (active.computed + 1).div_ceil(BLOCK_TOKENS).saturating_sub(grown);
         if active.computed == active.known {
             self.token(id);
         }
@@ -121,8 +122,8 @@ impl Simulation {
         self.queue.charge_output(&active.flow.clone());
         if *count == self.specs[&id].output {
             let place = self.running.iter().position(|active| active.id == id).expect("it runs");
-            let Active { flow, held, .. } = self.running.remove(place);
-            self.free += held;
+            let Active { flow, owned, .. } = self.running.remove(place);
+            self.free += owned;
             self.queue.stop(&flow);
             self.finished.insert(id, self.step);
         }
@@ -316,7 +317,7 @@ fn every_plan_keeps_its_promises_and_everyone_is_served() {
             let before = simulation.running.clone();
             let plan = simulation.advance();
             check_promises(&policy, &before, &plan, &simulation.cost);
-            let held: usize = simulation.running.iter().map(|active| active.held).sum();
+            let held: usize = simulation.running.iter().map(|active| active.owned).sum();
             assert_eq!(held + simulation.free, total, "seed {seed}: blocks leak");
             preemptions += plan.preempt.len();
             steps += 1;
