@@ -147,6 +147,8 @@ fn every_field_of_the_configuration_does_something_or_is_refused() {
         step_ms: _,
         max_queued: _,
         max_queue_ms: _,
+        spill_mb: _,
+        spill_dir: _,
         quantization: _,
         mmap: _,
         memory_limit_mb: _,

@@ -1,8 +1,10 @@
 //! What can be said about an engine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use woolly_engine::CacheOptions;
+use woolly_engine::kv::{CacheCompression, EvictionPolicy};
 use woolly_gguf::GGUFLoader;
 use woolly_tensor::{BLOCK_TOKENS, CacheType};
 
@@ -48,6 +50,11 @@ pub struct EngineConfig {
     /// Milliseconds after which a waiting request goes before all others, whatever its priority; 0 is never. Default
     /// 30,000.
     pub max_queue_ms: u64,
+    /// Most MiB of a file for what preempted requests computed, so that it need not be computed again; 0, the default, for
+    /// none.
+    pub spill_mb: usize,
+    /// The folder of this file; one in memory would defeat its purpose.
+    pub spill_dir: PathBuf,
     /// Quantise models to this while they are loaded; `None`, the default, leaves them as they are.
     pub quantization: Option<QuantType>,
     /// Whether model files are mapped (the default) or read.
@@ -68,30 +75,13 @@ impl Default for EngineConfig {
             step_ms: 200,
             max_queued: 16_384,
             max_queue_ms: 30_000,
+            spill_mb: 0,
+            spill_dir: std::env::temp_dir(),
             quantization: None,
             mmap: true,
             memory_limit_mb: None,
         }
     }
-}
-
-/// Which block goes first among those that nobody uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum EvictionPolicy {
-    /// The least recently used.
-    #[default]
-    LRU,
-}
-
-/// Whether keys and values may lose precision to take less memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CacheCompression {
-    /// Contents are kept exactly or not at all.
-    #[default]
-    Disabled,
-    /// In fewer than half the bits of half precision.
-    Enabled,
 }
 
 /// The key-value cache of an engine.
@@ -102,7 +92,8 @@ pub struct CacheConfig {
     pub max_cache_mb: usize,
     /// Which of the blocks that nobody uses goes first.
     pub eviction_policy: EvictionPolicy,
-    /// Whether keys and values may be stored in fewer than half the bits of half precision, at some loss.
+    /// Whether what preempted requests computed may be kept in fewer than half the bits of half precision, at some loss,
+    /// so that less has to be computed again.
     pub compression: CacheCompression,
     /// Whether what was computed for one session's prompt is used for another's that begins alike. Off, a session shares
     /// with nobody but itself.
@@ -173,7 +164,7 @@ impl EngineConfig {
         self
     }
 
-    /// Stores keys and values in fewer than half the bits of half precision.
+    /// Lets what preempted requests computed be kept in fewer than half the bits of half precision.
     #[must_use]
     pub fn with_cache_compression(mut self) -> Self {
         self.cache.compression = CacheCompression::Enabled;
@@ -272,6 +263,20 @@ impl EngineConfig {
         match wanted.min(most / block) {
             0 => Err(self.limit_error(model, block)),
             blocks => Ok(blocks as usize),
+        }
+    }
+
+    /// Returns how the engine of a session keeps keys and values.
+    pub(super) fn cache_options(&self, model: &Model, session: &SessionConfig) -> CacheOptions {
+        let CacheConfig { max_cache_mb, eviction_policy, compression, .. } = session.cache_config;
+        let bytes = |mb: usize| usize::try_from(mb as u64 * MIB).unwrap_or(usize::MAX);
+        CacheOptions {
+            storage: session.cache_config.storage(model),
+            max_bytes: (max_cache_mb > 0).then(|| bytes(max_cache_mb)),
+            compression,
+            spill_bytes: self.spill_mb as u64 * MIB,
+            spill_dir: self.spill_dir.clone(),
+            eviction: eviction_policy,
         }
     }
 

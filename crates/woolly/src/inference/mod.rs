@@ -13,11 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use self::answer::{AnswerStream, Inference, InferenceResult, NextChunk};
 pub use self::batching::{BatchConfig, BatchingMode, PaddingStrategy, SchedulingPolicy};
-pub use self::config::{CacheCompression, CacheConfig, EngineConfig, EvictionPolicy};
+pub use self::config::{CacheConfig, EngineConfig};
 pub use self::monitor::{PerformanceMetrics, PerformanceMonitor};
 pub use self::session::{InferenceSession, SessionConfig};
 pub use woolly_engine::Stats;
 use woolly_engine::StatsReader;
+pub use woolly_engine::kv::{CacheCompression, EvictionPolicy};
 
 pub(crate) use self::monitor::record;
 use self::service::Service;
@@ -127,6 +128,18 @@ impl InferenceEngine {
         };
         state.service = Some(service.clone());
         Ok(InferenceSession::new(service, config))
+    }
+
+    /// Changes the limit of memory for the cache to `mb` MiB, from the next step on; not above what it was opened with.
+    /// Requests that no longer fit wait.
+    ///
+    /// # Errors
+    /// [`Error::NoModel`] before the first session.
+    pub fn resize_cache(&self, mb: usize) -> Result<(), Error> {
+        let state = self.lock();
+        let service = state.service.as_ref().ok_or(Error::NoModel)?;
+        service.engine().resize_cache(mb.saturating_mul(1 << 20));
+        Ok(())
     }
 
     /// Returns what the engine has done since its first session, and what it is doing; never waits for a step.

@@ -33,7 +33,8 @@ impl Service {
             storage: session.cache_config.storage(model),
         };
         let decoder = model.decoder(runner)?;
-        let options = EngineOptions { policy, order, max_queued: config.max_queued, context: model.context() };
+        let cache = config.cache_options(model, session);
+        let options = EngineOptions { policy, order, max_queued: config.max_queued, cache, context: model.context() };
         let engine = Engine::start(decoder, options)?;
         monitor::register(engine.stats_reader());
         Ok(Self { engine, model: model.clone(), settings: session.clone(), next_salt: AtomicU64::new(1) })
