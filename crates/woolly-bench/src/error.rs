@@ -85,4 +85,4 @@ macro_rules! through_woolly {
     )+ };
 }
 
-through_woolly!(woolly_gguf::Error, woolly_model::Error, woolly_cpu::CpuError);
+through_woolly!(woolly_gguf::Error, woolly_model::Error, woolly_engine::Error, woolly_cpu::CpuError);

@@ -3,6 +3,7 @@
 //!
 //! - [`speed`] times prompts and generation on ids alone: no tokenizer, no sampling. Its rows have llama-bench's names and
 //!   fields ([`output`]), so that what reads those reads these.
+//! - [`serve`] replays arrivals of requests on a serving engine.
 //! - [`Ceiling`] measures in the same run what the machine reaches at most, and every row is a share of it.
 //! - [`Benchmark`] and [`Reporter`] collect and report metrics of a program's own.
 //!
@@ -15,6 +16,7 @@ mod error;
 mod machine;
 mod model;
 pub mod output;
+pub mod serve;
 pub mod speed;
 mod stats;
 

@@ -49,7 +49,8 @@ impl Case {
 
     /// Tokens of the largest step.
     pub fn max_rows(&self) -> usize {
-        self.micro_batch.min(self.batch).min(self.depth.max(self.prompt)).max(self.sequences).max(1)
+        let tokens = self.depth.max(self.prompt) * self.sequences;
+        self.micro_batch.min(self.batch).min(tokens).max(self.sequences).max(1)
     }
 
     /// Cuts a prompt of `tokens` into steps.

@@ -66,6 +66,19 @@ impl Engine {
         })
     }
 
+    /// Returns the number of tokens of the vocabulary.
+    pub fn vocab_size(&self) -> usize {
+        self.model.config().vocab_size
+    }
+
+    /// Allocates a decoder of its own, for engines that plan their steps themselves.
+    ///
+    /// # Errors
+    /// When memory does not suffice.
+    pub fn decoder(&self, options: RunnerOptions) -> Result<Box<dyn Decoder>, Error> {
+        Ok(Box::new(Runner::new(self.cpu.clone(), self.model.clone(), options)?))
+    }
+
     /// Returns what steps of this model cost with the cache of a case.
     ///
     /// # Errors
@@ -122,6 +135,46 @@ impl Test {
             self.generate(position)?;
         }
         Ok(start.elapsed())
+    }
+
+    /// Runs the test once as llama-batched-bench does, the prompts of all sequences side by side, and returns the times of
+    /// prompts and generation.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn sample_batched(&mut self) -> Result<[Duration; 2], Error> {
+        let Case { prompt, generate, depth, .. } = self.case;
+        let start = Instant::now();
+        self.prompts_together()?;
+        let prompts = start.elapsed();
+        for position in (depth + prompt..).take(generate) {
+            self.generate(position)?;
+        }
+        Ok([prompts, start.elapsed() - prompts])
+    }
+
+    /// Computes all prompts in steps as large as they may be, each of as many sequences as fit.
+    fn prompts_together(&mut self) -> Result<(), Error> {
+        let Case { prompt, depth, sequences, .. } = self.case;
+        let (total, room) = (prompt * sequences, self.ids.len());
+        for first in (0..total).step_by(room) {
+            let rows = room.min(total - first);
+            self.draw(rows);
+            let (mut parts, mut outputs, mut row) = (Vec::new(), Vec::new(), 0);
+            while row < rows {
+                let (sequence, start) = ((first + row) / prompt, (first + row) % prompt);
+                let end = rows.min(row + prompt - start);
+                let blocks = &self.tables[sequence * self.blocks..][..self.blocks];
+                parts.push(Sequence { rows: row..end, start: depth + start, blocks });
+                if start + end - row == prompt {
+                    outputs.push(end as u32 - 1);
+                }
+                row = end;
+            }
+            let step = Step { ids: &self.ids[..rows], batch: Batch { sequences: &parts }, outputs: &outputs };
+            self.runner.forward(step, &mut self.logits[..outputs.len() * self.vocab_size])?;
+        }
+        Ok(())
     }
 
     /// Computes `tokens` of every sequence from position `start` on, one sequence after another.

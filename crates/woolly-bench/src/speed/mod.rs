@@ -3,6 +3,7 @@
 //! As llama-bench: ids are random, so that neither tokenizer nor sampling is part of it; a warm-up run comes first; what
 //! stands in the cache at `depth` is computed before the clock starts.
 
+mod batched;
 mod case;
 mod cost;
 mod engine;
@@ -14,6 +15,7 @@ use woolly_gguf::GGUFLoader;
 
 use crate::{Ceiling, Error, Machine, Source};
 
+pub use batched::{BatchedOptions, BatchedRow};
 pub use case::{Case, Grid};
 pub use cost::{Costs, Work};
 pub use engine::{Engine, Test};

@@ -1,5 +1,7 @@
 //! `woolly bench`: how fast models run, in llama-bench's words, beside what the machine can do at most.
 
+mod many;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use woolly_bench::speed::{Grid, Options, Row};
 use woolly_bench::{Ceiling, Machine, Source, Synthetic};
 use woolly_tensor::CacheType;
 
+use self::many::Many;
 use crate::failure::Failure;
 use crate::numbers::parse_ranges;
 use crate::output::Output;
@@ -77,6 +80,8 @@ pub(crate) struct Arguments {
     /// Print in this format to standard error, too (-oe)
     #[arg(long, value_name = "FORMAT")]
     output_err: Option<Format>,
+    #[command(flatten)]
+    many: Many,
     /// Print JSON, as -o json does
     #[arg(long, conflicts_with = "output")]
     json: bool,
@@ -87,6 +92,9 @@ type Ranges = crate::numbers::Ranges;
 
 impl Arguments {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
+        if self.many.is_asked_for() {
+            return self.run_many(output);
+        }
         let options = self.options()?;
         let machine = Machine::detect()?;
         let ceilings = if self.no_ceilings { Vec::new() } else { measure_ceilings(&machine, &options, output)? };
@@ -99,6 +107,21 @@ impl Arguments {
         })?;
         note(output, second.as_mut().map(Printer::finish));
         output.text(&printer.finish())
+    }
+
+    /// Measures many sequences or replays a trace, on the first of each list of settings.
+    fn run_many(&self, output: &mut Output) -> Result<(), Failure> {
+        let Options { models, mut grid, .. } = self.options()?;
+        if self.n_prompt.is_empty() {
+            grid.prompts = vec![128];
+        }
+        if self.n_gen.is_empty() {
+            grid.generations = vec![128];
+        }
+        if self.n_parallel.is_empty() {
+            grid.sequences = vec![1, 4, 8, 16, 32];
+        }
+        self.many.run(&models, &grid, self.json, output)
     }
 
     fn options(&self) -> Result<Options, Failure> {
