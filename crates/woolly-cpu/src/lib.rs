@@ -20,5 +20,5 @@ mod weight;
 pub use backend::{Cpu, CpuError, CpuOptions};
 pub use cache::CpuCache;
 pub use tensor::CpuTensor;
-pub use topology::default_threads;
+pub use topology::{CpuInfo, CpuInfoError, NumaNode, default_threads};
 pub use weight::CpuWeight;

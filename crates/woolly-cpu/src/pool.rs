@@ -71,15 +71,24 @@ impl ThreadPool {
     /// # Errors
     /// When the system refuses a thread; those already started are joined.
     pub fn new(threads: usize, pin: bool) -> io::Result<Self> {
+        let processors = if pin { topology::allowed_processors() } else { Vec::new() };
+        Self::bound(threads, &processors.into_iter().map(|processor| vec![processor]).collect::<Vec<_>>())
+    }
+
+    /// Starts `threads - 1` threads (at least none), the i-th of which runs on the processors `places[i % places.len()]`
+    /// only; on any where there are no places. Thread 0, the caller, is never bound.
+    ///
+    /// # Errors
+    /// As [`ThreadPool::new`].
+    pub fn bound(threads: usize, places: &[Vec<usize>]) -> io::Result<Self> {
         let workers = threads.saturating_sub(1);
         let mut pool = Self { shared: Arc::new(Shared::new(workers)), workers: Vec::with_capacity(workers) };
-        let processors = if pin { topology::allowed_processors() } else { Vec::new() };
         for index in 1..=workers {
             let shared = Arc::clone(&pool.shared);
-            let processor = processors.get(index % processors.len().max(1)).copied();
+            let place = places.get(index % places.len().max(1)).cloned();
             let body = move || {
-                if let Some(processor) = processor {
-                    topology::pin_current_thread(processor);
+                if let Some(place) = place {
+                    topology::bind_current_thread(&place);
                 }
                 shared.work(index);
             };

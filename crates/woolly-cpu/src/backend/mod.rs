@@ -24,6 +24,7 @@ use crate::kernels::gemm::Panel;
 use crate::kernels::norm::rms_norm;
 use crate::pool::ThreadPool;
 use crate::tensor::CpuTensor;
+use crate::topology::{self, CpuInfo};
 use crate::weight::{self, CpuWeight};
 
 /// Rows that an operation spreads over threads instead of computing them on the calling one.
@@ -38,6 +39,23 @@ pub struct CpuOptions {
     pub level: Option<Level>,
     /// Whether each thread is bound to a processor.
     pub pin: bool,
+    /// Whether all threads stay on one memory node, that of the first processor allowed; without effect where the system
+    /// names no nodes. The default number of threads is then that of the node's cores.
+    pub one_node: bool,
+}
+
+impl CpuOptions {
+    /// Returns the sets of processors that the threads are bound to in turn.
+    fn places(&self) -> Vec<Vec<usize>> {
+        let nodes = CpuInfo::new().map(|info| info.numa_nodes().to_vec()).unwrap_or_default();
+        let node = if self.one_node { topology::first_node(&nodes) } else { Vec::new() };
+        match (self.pin, node.is_empty()) {
+            (true, true) => topology::allowed_processors().into_iter().map(|processor| vec![processor]).collect(),
+            (true, false) => node.into_iter().map(|processor| vec![processor]).collect(),
+            (false, false) => vec![node],
+            (false, true) => Vec::new(),
+        }
+    }
 }
 
 /// Why the processor cannot be used as asked.
@@ -127,8 +145,10 @@ impl Cpu {
             Some(wanted) if wanted > best => return Err(CpuError::Level { wanted, best }),
             Some(level) => level,
         };
-        let threads = options.threads.unwrap_or_else(crate::default_threads).max(1);
-        let pool = ThreadPool::new(threads, options.pin).map_err(|source| CpuError::Threads { threads, source })?;
+        let default = if options.one_node { topology::node_threads } else { crate::default_threads };
+        let threads = options.threads.unwrap_or_else(default).max(1);
+        let pool =
+            ThreadPool::bound(threads, &options.places()).map_err(|source| CpuError::Threads { threads, source })?;
         let lanes = (0..threads).map(|_| Mutex::new(Lane::new())).collect();
         Ok(Self { level, pool, shared: Mutex::default(), lanes })
     }

@@ -12,7 +12,8 @@ use crate::test_data::{blocks, levels, noise};
 
 fn with(level: Level, threads: usize) -> Cpu {
     // A level this processor lacks is tested on one that has it.
-    Cpu::new(CpuOptions { threads: Some(threads), level: Some(level.min(Level::best())), pin: false }).unwrap()
+    Cpu::new(CpuOptions { threads: Some(threads), level: Some(level.min(Level::best())), ..CpuOptions::default() })
+        .unwrap()
 }
 
 woolly_tensor::conformance!(scalar, with(Level::Scalar, 2), Tolerance::INT8);

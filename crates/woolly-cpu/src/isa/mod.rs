@@ -9,6 +9,7 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod features;
 mod scalar;
 mod simd;
 
@@ -18,6 +19,7 @@ pub use amx::{Amx, Tiles};
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+pub use features::{CpuFeatures, FeatureError};
 pub use scalar::Scalar;
 pub use simd::{ByteKernel, Bytes, Kernel, Simd};
 
