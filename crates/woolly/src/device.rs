@@ -40,27 +40,22 @@ impl Device {
     pub(crate) fn load(
         self,
         loader: &GGUFLoader,
-        threads: Option<usize>,
-        pin: bool,
+        cpu: CpuOptions,
         on_progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Box<dyn Loaded>, Error> {
         match self {
-            Self::Cpu => load(cpu(threads, pin)?, loader, on_progress),
+            Self::Cpu => load(Cpu::new(cpu)?, loader, on_progress),
             Self::Reference => load(Reference::new(), loader, on_progress),
         }
     }
 
     /// As [`Self::load`], with the inputs of every matrix watched.
-    pub(crate) fn watch(self, loader: &GGUFLoader, threads: Option<usize>) -> Result<Watched, Error> {
+    pub(crate) fn watch(self, loader: &GGUFLoader, cpu: CpuOptions) -> Result<Watched, Error> {
         match self {
-            Self::Cpu => watch(cpu(threads, false)?, loader),
+            Self::Cpu => watch(Cpu::new(cpu)?, loader),
             Self::Reference => watch(Reference::new(), loader),
         }
     }
-}
-
-fn cpu(threads: Option<usize>, pin: bool) -> Result<Cpu, Error> {
-    Ok(Cpu::new(CpuOptions { threads, pin, ..CpuOptions::default() })?)
 }
 
 impl fmt::Display for Device {

@@ -40,6 +40,7 @@ mod compare;
 mod completion;
 mod device;
 mod error;
+mod hardware;
 mod inference;
 #[cfg(feature = "lamb")]
 pub mod lamb;
@@ -57,6 +58,7 @@ pub use compare::{CompareOptions, Comparison, Distribution, OnCompared};
 pub use completion::{Chunk, Completion, FinishReason, Usage};
 pub use device::Device;
 pub use error::{Error, ErrorKind};
+pub use hardware::{CpuFeatures, CpuInfo, CpuInfoError, DeviceConfig, FeatureError, NumaNode, ThreadPoolConfig};
 pub use inference::{
     AnswerStream, BatchConfig, BatchingMode, CacheCompression, CacheConfig, EngineConfig, EvictionPolicy, Inference,
     InferenceEngine, InferenceResult, InferenceSession, NextChunk, PaddingStrategy, PerformanceMetrics,
@@ -80,10 +82,10 @@ pub use woolly_text::Tokenizer;
 /// What most programs need, in one line.
 pub mod prelude {
     pub use crate::{
-        BatchConfig, BatchingMode, CacheCompression, CacheConfig, CancelToken, Chat, Completion, EngineConfig, Error,
-        EvictionPolicy, FinishReason, GGUFLoader, GenerateOptions, InferenceEngine, InferenceSession, Model,
-        PaddingStrategy, PerformanceMonitor, QuantType, QuantizationConfig, SamplingParams, SchedulingPolicy, Session,
-        SessionConfig, Stream, benchmark_perplexity,
+        BatchConfig, BatchingMode, CacheCompression, CacheConfig, CancelToken, Chat, Completion, CpuFeatures, CpuInfo,
+        DeviceConfig, EngineConfig, Error, EvictionPolicy, FinishReason, GGUFLoader, GenerateOptions, InferenceEngine,
+        InferenceSession, Model, PaddingStrategy, PerformanceMonitor, QuantType, QuantizationConfig, SamplingParams,
+        SchedulingPolicy, Session, SessionConfig, Stream, ThreadPoolConfig, benchmark_perplexity,
     };
 }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use woolly_cpu::CpuOptions;
+use woolly_cpu::isa::CpuFeatures;
 use woolly_engine::Generator;
 use woolly_gguf::GGUFLoader;
 use woolly_model::{Config, Decoder, LoadProgress, RunnerOptions};
@@ -11,6 +13,7 @@ use woolly_tensor::CacheType;
 use woolly_text::{ChatTemplate, Tokenizer};
 
 use crate::device::{Loaded, Watched};
+use crate::hardware::with_features;
 use crate::{Chat, Completion, Device, Error, GenerateOptions, Session, Summary, plan};
 
 /// Context of a session when nothing is said: enough for a conversation, little enough to fit anywhere.
@@ -27,7 +30,7 @@ struct Inner {
     /// The file, for what makes another model of this one.
     file: GGUFLoader,
     device: Device,
-    threads: Option<usize>,
+    cpu: CpuOptions,
     tokenizer: Tokenizer,
     template: ChatTemplate,
     end_ids: Arc<[u32]>,
@@ -122,14 +125,14 @@ impl Model {
 
     /// Loads `file`, the same model with other data, with the settings of this one.
     pub(crate) fn reload(&self, file: &GGUFLoader) -> Result<Self, Error> {
-        let Inner { device, threads, context, cache_type, .. } = *self.0;
-        let builder = ModelBuilder { threads, ..ModelBuilder::default() };
+        let Inner { device, cpu, context, cache_type, .. } = *self.0;
+        let builder = ModelBuilder { cpu, ..ModelBuilder::default() };
         builder.device(device).context(context).cache_type(cache_type).load_from(file)
     }
 
     /// Loads the model once more, on a device that is watched.
     pub(crate) fn watched(&self) -> Result<Watched, Error> {
-        self.0.device.watch(&self.0.file, self.0.threads)
+        self.0.device.watch(&self.0.file, self.0.cpu)
     }
 
     pub(crate) fn template(&self) -> &ChatTemplate {
@@ -193,8 +196,8 @@ impl fmt::Debug for Model {
 pub struct ModelBuilder<'a> {
     path: PathBuf,
     context: Option<usize>,
-    threads: Option<usize>,
-    pin_threads: bool,
+    cpu: CpuOptions,
+    features: Option<CpuFeatures>,
     device: Device,
     cache_type: Option<CacheType>,
     on_progress: Option<Box<dyn FnMut(LoadProgress) + 'a>>,
@@ -208,12 +211,23 @@ impl<'a> ModelBuilder<'a> {
 
     /// Sets the number of threads; the default are the physical cores this process may use.
     pub fn threads(self, count: usize) -> Self {
-        Self { threads: Some(count), ..self }
+        Self { cpu: CpuOptions { threads: Some(count), ..self.cpu }, ..self }
     }
 
     /// Sets whether each thread is bound to a processor of its own; the default is not.
     pub fn pin_threads(self, pin: bool) -> Self {
-        Self { pin_threads: pin, ..self }
+        Self { cpu: CpuOptions { pin, ..self.cpu }, ..self }
+    }
+
+    /// Sets whether all threads stay on one memory node, that of the first processor allowed, whose cores are then the
+    /// default number of threads; the default is not. It changes nothing on machines with one node.
+    pub fn one_node(self, stay: bool) -> Self {
+        Self { cpu: CpuOptions { one_node: stay, ..self.cpu }, ..self }
+    }
+
+    /// Sets which of the processor's instructions are used; the default are all.
+    pub fn cpu_features(self, features: CpuFeatures) -> Self {
+        Self { features: Some(features), ..self }
     }
 
     /// Sets the device; the default is the CPU.
@@ -247,19 +261,23 @@ impl<'a> ModelBuilder<'a> {
     ///
     /// # Errors
     /// [`Error::Model`] when the architecture is unknown or the file contradicts itself, [`Error::Text`] when its
-    /// tokenizer is unknown, [`Error::ContextTooLong`].
+    /// tokenizer is unknown, [`Error::ContextTooLong`], [`Error::Config`] for instructions that the processor lacks.
     pub fn load_from(mut self, loader: &GGUFLoader) -> Result<Model, Error> {
         let summary = Summary::of(loader)?;
         // The architecture before the tokenizer: of two unknown things, it is the one to tell.
         let mut report = self.on_progress.take().unwrap_or_else(|| Box::new(|_| ()));
-        let loaded = self.device.load(loader, self.threads, self.pin_threads, &mut report)?;
+        let cpu = match &self.features {
+            Some(features) => with_features(self.cpu, features)?,
+            None => self.cpu,
+        };
+        let loaded = self.device.load(loader, cpu, &mut report)?;
         let tokenizer = Tokenizer::from_metadata(loader.metadata())?;
         let template = ChatTemplate::from_metadata(loader.metadata(), &tokenizer);
         let context = resolve_context(self.context, loaded.config().context_length)?;
         let end_ids = tokenizer.end_of_generation().into();
         let cache_type = self.cache_type.unwrap_or(CacheType::F16);
-        let (file, Self { device, threads, .. }) = (loader.clone(), self);
-        let model = Inner { loaded, file, device, threads, tokenizer, template, end_ids, summary, context, cache_type };
+        let (file, Self { device, .. }) = (loader.clone(), self);
+        let model = Inner { loaded, file, device, cpu, tokenizer, template, end_ids, summary, context, cache_type };
         Ok(Model(Arc::new(model)))
     }
 }
@@ -269,7 +287,7 @@ impl fmt::Debug for ModelBuilder<'_> {
         f.debug_struct("ModelBuilder")
             .field("path", &self.path)
             .field("context", &self.context)
-            .field("threads", &self.threads)
+            .field("cpu", &self.cpu)
             .field("device", &self.device)
             .finish_non_exhaustive()
     }

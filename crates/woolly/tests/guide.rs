@@ -76,6 +76,75 @@ fn configuration_templates() {
 }
 
 #[test]
+fn simd_and_vectorization() {
+    // Check available features
+    let features = CpuFeatures::detect();
+    println!("CPU Features:");
+    println!("  AVX2: {}", features.has_avx2);
+    println!("  AVX-512: {}", features.has_avx512);
+    println!("  FMA: {}", features.has_fma);
+    println!("  ARM NEON: {}", features.has_neon);
+
+    // Manually configure if needed
+    let config = EngineConfig {
+        device: DeviceConfig {
+            cpu_features: CpuFeatures {
+                force_avx512: true, // Force AVX-512 usage
+                ..features
+            },
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let engine = InferenceEngine::new(config);
+    let loaded = engine.load(Fixture::chat().write(dir.path()));
+    if features.has_avx512 && features.has_avx512_vnni {
+        loaded.expect("a valid model");
+        assert!(engine.model().expect("loaded").device().contains("avx512"));
+    } else {
+        let error = loaded.expect_err("this processor lacks it").to_string();
+        assert!(error.contains("force_avx512"), "{error}");
+    }
+}
+
+#[test]
+fn thread_management() {
+    // Auto-detect optimal thread count
+    let optimal_threads = match CpuInfo::new() {
+        Ok(info) => {
+            let physical_cores = info.physical_cores();
+            let _cache_size_mb = info.l3_cache_mb();
+
+            // Leave some cores for system
+            if physical_cores > 8 { physical_cores - 2 } else { physical_cores }
+        }
+        Err(_) => 1,
+    };
+
+    let config = EngineConfig {
+        num_threads: optimal_threads,
+        thread_affinity: true, // Pin threads to cores
+        numa_aware: true,      // NUMA optimization
+        ..Default::default()
+    };
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let engine = InferenceEngine::new(config);
+    engine.load(Fixture::chat().write(dir.path())).expect("a valid model");
+    let device = engine.model().expect("loaded").device();
+    assert!(device.contains(&format!("{optimal_threads} thread")), "{device}");
+
+    // Configure work stealing
+    let config = ThreadPoolConfig {
+        num_threads: 16,
+        stealing_enabled: true,
+        chunk_size: 64,            // Work unit size
+        local_queue_capacity: 256, // Per-thread queue
+    };
+    assert_eq!(config, ThreadPoolConfig { num_threads: 16, ..Default::default() });
+}
+
+#[test]
 fn performance_monitoring() {
     let dir = tempfile::tempdir().expect("temporary folder");
     let engine = InferenceEngine::new(EngineConfig::default());

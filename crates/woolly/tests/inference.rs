@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use fixture::{Fixture, successors};
+use woolly::Device;
 use woolly::prelude::*;
 use woolly::{ErrorKind, InferenceResult, QuantType};
 
@@ -134,6 +135,16 @@ fn dropped_answers_are_cancelled() {
     assert_eq!(engine.stats().blocks_used, 0);
 }
 
+/// Threads of this process that one processor only may run.
+fn bound_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux").filter_map(Result::ok);
+    let allowed = |task: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).map(|list| list.trim().to_owned())
+    };
+    tasks.filter_map(allowed).filter(|list| list.parse::<usize>().is_ok()).count()
+}
+
 /// What each configuration field changes, or why it is refused; a field without a case here does not compile.
 #[test]
 fn every_field_of_the_configuration_does_something_or_is_refused() {
@@ -141,6 +152,8 @@ fn every_field_of_the_configuration_does_something_or_is_refused() {
         num_threads: _,
         thread_affinity: _,
         numa_aware: _,
+        device: DeviceConfig { device: _, cpu_features: _ },
+        thread_pool: ThreadPoolConfig { num_threads: _, stealing_enabled: _, chunk_size: _, local_queue_capacity: _ },
         batching: _,
         cache: CacheConfig { max_cache_mb: _, eviction_policy: _, compression: _, shared_cache: _ },
         context: _,
@@ -164,6 +177,44 @@ fn every_field_of_the_configuration_does_something_or_is_refused() {
 
     let threads = load(EngineConfig::default().with_threads(2)).expect("loaded");
     assert!(threads.model().device().contains("2 threads"), "{}", threads.model().device());
+    let pool = |change: fn(&mut ThreadPoolConfig)| {
+        let mut config = EngineConfig::default();
+        change(&mut config.thread_pool);
+        load(config)
+    };
+    let threads = pool(|pool| pool.num_threads = 3).expect("loaded");
+    assert!(threads.model().device().contains("3 threads"), "{}", threads.model().device());
+    refused(pool(|pool| pool.stealing_enabled = false), "stealing_enabled");
+    refused(pool(|pool| pool.chunk_size = 1), "chunk_size");
+    refused(pool(|pool| pool.local_queue_capacity = 1), "local_queue_capacity");
+    let both =
+        EngineConfig { thread_pool: ThreadPoolConfig { num_threads: 3, ..Default::default() }, ..Default::default() };
+    refused(load(both.with_threads(2)), "thread_pool.num_threads");
+    let features = |cpu_features| {
+        let device = DeviceConfig { cpu_features, ..DeviceConfig::default() };
+        load(EngineConfig { device, ..EngineConfig::default() })
+    };
+    let detected = CpuFeatures::detect();
+    let scalar = features(CpuFeatures { force_scalar: true, ..detected }).expect("every processor can");
+    assert!(scalar.model().device().contains("scalar"), "{}", scalar.model().device());
+    let plain = features(CpuFeatures { has_avx2: false, has_avx512: false, ..detected }).expect("every processor can");
+    assert!(plain.model().device().contains("scalar"), "{}", plain.model().device());
+    refused(features(CpuFeatures { force_scalar: true, force_avx2: true, ..detected }), "cpu_features");
+    let reference = DeviceConfig { device: Device::Reference, ..DeviceConfig::default() };
+    let reference = load(EngineConfig { device: reference, ..EngineConfig::default() }).expect("loaded");
+    assert_eq!(reference.model().device(), "reference");
+    if cfg!(target_os = "linux") && CpuInfo::new().is_ok_and(|info| info.logical_processors() > 1) {
+        let affinity = EngineConfig { thread_affinity: true, ..EngineConfig::default() }.with_threads(2);
+        let before = bound_threads();
+        let bound = load(affinity).expect("loaded");
+        // A thread binds itself when it first runs.
+        let is_bound = |_| {
+            thread::sleep(Duration::from_millis(1));
+            bound_threads() > before
+        };
+        assert!((0..5000).any(is_bound), "a thread stays on one processor");
+        drop(bound);
+    }
     let context = model(EngineConfig { context: Some(64), ..EngineConfig::default() }).expect("loaded");
     assert_eq!(context.context(), 64);
     let small = engine(EngineConfig { context: Some(64), ..EngineConfig::default().with_batch_size(3) });
@@ -224,6 +275,14 @@ fn a_loaded_model_refuses_settings_that_come_too_late() {
         ("num_threads", default().with_threads(2)),
         ("thread_affinity", EngineConfig { thread_affinity: true, ..default() }),
         ("numa_aware", EngineConfig { numa_aware: true, ..default() }),
+        (
+            "device",
+            EngineConfig { device: DeviceConfig { device: Device::Reference, ..Default::default() }, ..default() },
+        ),
+        (
+            "thread_pool",
+            EngineConfig { thread_pool: ThreadPoolConfig { num_threads: 2, ..Default::default() }, ..default() },
+        ),
         ("context", EngineConfig { context: Some(64), ..default() }),
         ("quantization", default().with_quantization(QuantType::Q4_0)),
         ("mmap", EngineConfig { mmap: false, ..default() }),

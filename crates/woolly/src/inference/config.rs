@@ -9,6 +9,7 @@ use woolly_gguf::GGUFLoader;
 use woolly_tensor::{BLOCK_TOKENS, CacheType};
 
 use super::{BatchingMode, SessionConfig};
+use crate::hardware::{DeviceConfig, ThreadPoolConfig};
 use crate::quantize::{QuantType, QuantizeOptions, quantize_in_memory};
 use crate::{Error, Model, ModelBuilder, memory};
 
@@ -35,6 +36,10 @@ pub struct EngineConfig {
     /// Whether threads stay on one memory node, that of the first processor allowed. Default off; it changes nothing on
     /// machines with one node.
     pub numa_aware: bool,
+    /// The device and its instructions.
+    pub device: DeviceConfig,
+    /// How work is spread over threads. Its `num_threads` counts where this configuration's own is 0.
+    pub thread_pool: ThreadPoolConfig,
     /// When requests are computed together, for sessions that say nothing else.
     pub batching: BatchingMode,
     /// The key-value cache, for sessions that say nothing else.
@@ -69,6 +74,8 @@ impl Default for EngineConfig {
             num_threads: 0,
             thread_affinity: false,
             numa_aware: false,
+            device: DeviceConfig::default(),
+            thread_pool: ThreadPoolConfig::default(),
             batching: BatchingMode::default(),
             cache: CacheConfig::default(),
             context: None,
@@ -193,22 +200,35 @@ impl EngineConfig {
     }
 
     pub(super) fn load(&self, path: &Path) -> Result<Model, Error> {
-        if self.numa_aware {
-            check_one_node()?;
-        }
+        self.thread_pool.check()?;
+        let threads = self.threads()?;
         let loader = GGUFLoader::builder().use_mmap(self.mmap).build(path)?;
         let Some(target) = self.quantization.filter(|target| !is_already(&loader, *target)) else {
-            return self.builder().load_from(&loader);
+            return self.builder(threads).load_from(&loader);
         };
         // Asked for by name, so that a second loss of precision is no accident.
         let options = QuantizeOptions { allow_requantize: true, ..QuantizeOptions::new(target) };
         let (quantised, _) = quantize_in_memory(&loader, options)?;
-        self.builder().load_from(&quantised)
+        self.builder(threads).load_from(&quantised)
     }
 
-    fn builder(&self) -> ModelBuilder<'static> {
-        let builder = ModelBuilder::default().pin_threads(self.thread_affinity);
-        let builder = if self.num_threads > 0 { builder.threads(self.num_threads) } else { builder };
+    /// Returns the threads asked for; 0 for the default.
+    fn threads(&self) -> Result<usize, Error> {
+        match (self.num_threads, self.thread_pool.num_threads) {
+            (own, 0) => Ok(own),
+            (0, pool) => Ok(pool),
+            (own, pool) if own == pool => Ok(own),
+            (own, pool) => {
+                Err(Error::config("thread_pool.num_threads", format!("it is {pool}, but num_threads is {own}")))
+            }
+        }
+    }
+
+    fn builder(&self, threads: usize) -> ModelBuilder<'static> {
+        let DeviceConfig { device, cpu_features } = self.device;
+        let builder = ModelBuilder::default().device(device).cpu_features(cpu_features);
+        let builder = builder.pin_threads(self.thread_affinity).one_node(self.numa_aware);
+        let builder = if threads > 0 { builder.threads(threads) } else { builder };
         match self.context {
             Some(context) => builder.context(context),
             None => builder,
@@ -223,6 +243,8 @@ impl EngineConfig {
             ("num_threads", self.num_threads != default.num_threads),
             ("thread_affinity", self.thread_affinity != default.thread_affinity),
             ("numa_aware", self.numa_aware != default.numa_aware),
+            ("device", self.device != default.device),
+            ("thread_pool", self.thread_pool != default.thread_pool),
             ("context", self.context != default.context),
             ("quantization", self.quantization != default.quantization),
             ("mmap", self.mmap != default.mmap),
@@ -299,19 +321,6 @@ impl EngineConfig {
 impl CacheConfig {
     pub(super) fn storage(&self, model: &Model) -> CacheType {
         model.cache_type()
-    }
-}
-
-/// Threads that stay on one node of several are not implemented; on a machine with one node they do anyway.
-fn check_one_node() -> Result<(), Error> {
-    let nodes = std::fs::read_to_string("/sys/devices/system/node/online").unwrap_or_default();
-    match nodes.trim() {
-        "" | "0" => Ok(()),
-        several => {
-            let why =
-                format!("this machine has the memory nodes {several}; run one process a node with numactl instead");
-            Err(Error::config("numa_aware", why))
-        }
     }
 }
 

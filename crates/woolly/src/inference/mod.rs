@@ -94,6 +94,11 @@ impl InferenceEngine {
         Ok(())
     }
 
+    /// Returns the model that sessions opened now would ask.
+    pub fn model(&self) -> Option<Model> {
+        self.lock().model.clone()
+    }
+
     /// Opens a session with the engine's configuration.
     ///
     /// # Errors

@@ -1,0 +1,83 @@
+//! What the processor has, and how much of it an engine uses.
+
+pub use woolly_cpu::isa::{CpuFeatures, FeatureError};
+pub use woolly_cpu::{CpuInfo, CpuInfoError, NumaNode};
+
+use woolly_cpu::CpuOptions;
+
+use crate::{Device, Error};
+
+/// Where models run, and with which instructions.
+///
+/// ```
+/// use woolly::{CpuFeatures, DeviceConfig, EngineConfig};
+///
+/// let features = CpuFeatures::detect();
+/// println!("AVX-512: {}", features.has_avx512);
+/// let config = EngineConfig {
+///     device: DeviceConfig { cpu_features: CpuFeatures { force_scalar: true, ..features }, ..Default::default() },
+///     ..Default::default()
+/// };
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct DeviceConfig {
+    /// The device. Default the processor.
+    pub device: Device,
+    /// Which of the processor's instructions are used; what it lacks is refused. Default all.
+    pub cpu_features: CpuFeatures,
+}
+
+/// How work is spread over threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadPoolConfig {
+    /// Threads that compute, the caller among them; 0, the default, takes the physical cores that this process may use.
+    pub num_threads: usize,
+    /// Whether a thread that is done takes over work of others. Default on; it cannot be switched off.
+    pub stealing_enabled: bool,
+    /// Rows of a weight in a unit of work, at least; kernels choose larger units where these are faster. Default 64, which
+    /// cannot be changed.
+    pub chunk_size: usize,
+    /// Most units that belong to one thread at a time; operations are cut into far fewer. Default 256, which can be
+    /// raised.
+    pub local_queue_capacity: usize,
+}
+
+impl Default for ThreadPoolConfig {
+    fn default() -> Self {
+        Self { num_threads: 0, stealing_enabled: true, chunk_size: 64, local_queue_capacity: 256 }
+    }
+}
+
+impl ThreadPoolConfig {
+    /// Refuses what the pool does not do.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let default = Self::default();
+        let refusals = [
+            (
+                self.stealing_enabled,
+                "stealing_enabled",
+                "threads always help each other: without that one slow core would hold up every step",
+            ),
+            (
+                self.chunk_size == default.chunk_size,
+                "chunk_size",
+                "units follow from the weights' shape and the cache; set it to 64, the default",
+            ),
+            (
+                self.local_queue_capacity >= default.local_queue_capacity,
+                "local_queue_capacity",
+                "a thread may have up to 256 units of its own; set it to 256, the default, or more",
+            ),
+        ];
+        match refusals.into_iter().find(|(met, ..)| !met) {
+            Some((_, field, why)) => Err(Error::config(field, why)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Returns the settings of the processor for these features.
+pub(crate) fn with_features(options: CpuOptions, features: &CpuFeatures) -> Result<CpuOptions, Error> {
+    let level = features.level().map_err(|error| Error::config("cpu_features", error.to_string()))?;
+    Ok(CpuOptions { level, ..options })
+}
