@@ -202,7 +202,7 @@ fn every_field_of_the_configuration_does_something_or_is_refused() {
     refused(features(CpuFeatures { force_scalar: true, force_avx2: true, ..detected }), "cpu_features");
     let reference = DeviceConfig { device: Device::Reference, ..DeviceConfig::default() };
     let reference = load(EngineConfig { device: reference, ..EngineConfig::default() }).expect("loaded");
-    assert_eq!(reference.model().device(), "reference");
+    assert!(reference.model().device().starts_with("reference"));
     if cfg!(target_os = "linux") && CpuInfo::new().is_ok_and(|info| info.logical_processors() > 1) {
         let affinity = EngineConfig { thread_affinity: true, ..EngineConfig::default() }.with_threads(2);
         let before = bound_threads();

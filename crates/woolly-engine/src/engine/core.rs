@@ -152,7 +152,7 @@ impl Core {
         plan(&self.policy, &state)
     }
 
-    fn report(&self) {
+    pub(crate) fn report(&self) {
         let counters = &self.desk.counters;
         set(&counters.running, self.running.len());
         set(&counters.waiting, self.queue.len());
@@ -346,13 +346,6 @@ impl Core {
     /// Ends a request, wherever it is, and frees what it holds.
     fn end(&mut self, id: RequestId, outcome: Result<FinishReason, Error>) {
         let Some(mut slot) = self.slots.remove(&id) else { return };
-        let counters = &self.desk.counters;
-        add(&counters.finished, 1);
-        match &outcome {
-            Err(_) => add(&counters.failed, 1),
-            Ok(FinishReason::Cancelled) => add(&counters.cancelled, 1),
-            Ok(_) => {}
-        }
         if let Some(seq) = slot.seq.take() {
             self.store.end(seq, outcome.is_err());
         }
@@ -362,8 +355,16 @@ impl Core {
         } else {
             self.queue.remove(id);
         }
-        // Before the asker learns of it, so that the counters never lag behind what is known.
+        // Before the asker learns of it, so that the counters never lag behind what is known; and what it held before it
+        // counts as finished, so that whoever waits for that finds it freed.
         self.report();
+        let counters = &self.desk.counters;
+        add(&counters.finished, 1);
+        match &outcome {
+            Err(_) => add(&counters.failed, 1),
+            Ok(FinishReason::Cancelled) => add(&counters.cancelled, 1),
+            Ok(_) => {}
+        }
         slot.end(outcome);
     }
 }

@@ -103,6 +103,8 @@ impl Engine {
         let vocab_size = decoder.config().vocab_size;
         let desk = Arc::new(Desk::new(max_queued));
         let core = Core::new(desk.clone(), decoder, store, policy, Queue::new(order), context);
+        // The size of the cache is known from the start, whenever the thread first runs.
+        core.report();
         let guard = CloseOnExit(desk.clone());
         let work = move || {
             let _guard = guard;
