@@ -134,6 +134,10 @@ impl<B: Backend> Backend for Observed<B> {
         self.inner.describe()
     }
 
+    fn uniform_rows(&self) -> usize {
+        self.inner.uniform_rows()
+    }
+
     fn tensor(&self, max_rows: usize, columns: usize) -> Result<Self::Tensor, BackendError> {
         Ok(ObservedTensor { inner: self.inner.tensor(max_rows, columns)?, rows: max_rows, columns })
     }

@@ -17,6 +17,11 @@ pub trait Decoder: Send {
     /// Returns the most rows of logits one step may ask for.
     fn max_outputs(&self) -> usize;
 
+    /// Returns the tokens of a step up to which each one's logits are the same bit for bit whatever the others are.
+    fn uniform_rows(&self) -> usize {
+        1
+    }
+
     /// Returns the number of cache blocks of [`BLOCK_TOKENS`] tokens that sequences can be given.
     fn cache_blocks(&self) -> usize;
 
@@ -105,6 +110,10 @@ impl<B: Backend> Decoder for Runner<B> {
 
     fn max_outputs(&self) -> usize {
         self.scratch.max_outputs()
+    }
+
+    fn uniform_rows(&self) -> usize {
+        self.backend.uniform_rows()
     }
 
     fn cache_blocks(&self) -> usize {

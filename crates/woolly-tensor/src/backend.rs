@@ -21,6 +21,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Returns a short name of the device and what it uses, for logs: `cpu (avx512, 2 threads)`.
     fn describe(&self) -> String;
 
+    /// Returns the rows up to which results of a step are the same bit for bit however rows are put together: with more,
+    /// another kernel may round differently. One row alone always is.
+    fn uniform_rows(&self) -> usize {
+        1
+    }
+
     /// Allocates a tensor of `columns` columns and room for `max_rows` rows; it starts with `max_rows` rows of zeros.
     ///
     /// # Errors

@@ -160,6 +160,7 @@ fn every_field_of_the_configuration_does_something_or_is_refused() {
         step_ms: _,
         max_queued: _,
         max_queue_ms: _,
+        deterministic: _,
         spill_mb: _,
         spill_dir: _,
         quantization: _,

@@ -21,6 +21,7 @@ use crate::isa::{self, IsaError, Level};
 use crate::kernels::attention::State;
 use crate::kernels::disjoint::Disjoint;
 use crate::kernels::gemm::Panel;
+use crate::kernels::gemv::MAX_COLUMNS;
 use crate::kernels::norm::rms_norm;
 use crate::pool::ThreadPool;
 use crate::tensor::CpuTensor;
@@ -210,6 +211,11 @@ impl Backend for Cpu {
     fn describe(&self) -> String {
         let threads = self.threads();
         format!("cpu ({}, {threads} thread{})", self.level.name(), if threads == 1 { "" } else { "s" })
+    }
+
+    /// Beyond, products go through the blocked kernels, and attention is no longer cut along the context.
+    fn uniform_rows(&self) -> usize {
+        MAX_COLUMNS.min(MANY_ROWS)
     }
 
     fn tensor(&self, max_rows: usize, columns: usize) -> Result<CpuTensor, BackendError> {

@@ -27,6 +27,8 @@ pub(crate) struct Core {
     /// In order of their start.
     running: Vec<RequestId>,
     context: usize,
+    /// No part of a step goes beyond a multiple of this position: how attention is cut may depend on where a part ends.
+    grid: usize,
     began: Instant,
     buffers: Buffers,
 }
@@ -57,6 +59,7 @@ impl Core {
         policy: Policy,
         queue: Queue,
         context: usize,
+        grid: usize,
     ) -> Self {
         let vocab_size = decoder.config().vocab_size;
         let buffers = Buffers {
@@ -75,6 +78,7 @@ impl Core {
             slots: HashMap::new(),
             running: Vec::new(),
             context,
+            grid,
             began: Instant::now(),
             buffers,
         }
@@ -247,7 +251,8 @@ impl Core {
             // All of a prompt at once, so that a later step does not find them taken.
             let missing = slot.tokens.len() - slot.computed;
             if self.store.reserve(seq, missing) {
-                items.push(Item { id, rows: rows.min(missing), draws: rows >= missing });
+                let rows = rows.min(missing).min(self.grid - slot.computed % self.grid);
+                items.push(Item { id, rows, draws: rows == missing });
             }
         }
         items

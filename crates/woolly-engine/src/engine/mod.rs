@@ -42,6 +42,9 @@ pub struct EngineOptions {
     pub max_queued: usize,
     /// How keys and values are kept.
     pub cache: CacheOptions,
+    /// Whether answers are the same, token for token, in any company, order and state of the cache: steps are then so
+    /// small that every token goes through the same kernels. Prompts take several times as long.
+    pub deterministic: bool,
     /// Most tokens of a sequence; the model's own limit and the size of the cache bound it further.
     pub context: usize,
 }
@@ -53,6 +56,7 @@ impl Default for EngineOptions {
             order: Order::default(),
             max_queued: 16_384,
             cache: CacheOptions::default(),
+            deterministic: false,
             context: usize::MAX,
         }
     }
@@ -95,14 +99,16 @@ impl Engine {
     /// [`Error::NoCache`] when the limit of memory leaves room for no block; [`Error::Thread`] when the operating system
     /// gives no thread.
     pub fn start(decoder: Box<dyn Decoder>, options: EngineOptions) -> Result<Self, Error> {
-        let EngineOptions { policy, order, max_queued, cache, context } = options;
-        let policy = policy.within(decoder.max_rows(), decoder.max_outputs());
+        let EngineOptions { policy, order, max_queued, cache, deterministic, context } = options;
+        let max_rows = if deterministic { decoder.uniform_rows() } else { usize::MAX };
+        let grid = if deterministic { 1 << policy.max_rows.min(max_rows).max(1).ilog2() } else { usize::MAX };
+        let policy = policy.within(max_rows.min(decoder.max_rows()), decoder.max_outputs());
         let context = context.min(decoder.config().context_length);
         let store = Store::new(&*decoder, cache, policy.max_sequences, context)?;
         let context = context.min(store.total() * BLOCK_TOKENS);
         let vocab_size = decoder.config().vocab_size;
         let desk = Arc::new(Desk::new(max_queued));
-        let core = Core::new(desk.clone(), decoder, store, policy, Queue::new(order), context);
+        let core = Core::new(desk.clone(), decoder, store, policy, Queue::new(order), context, grid);
         // The size of the cache is known from the start, whenever the thread first runs.
         core.report();
         let guard = CloseOnExit(desk.clone());

@@ -128,6 +128,11 @@ impl Backend for Reference {
         "reference (scalar f64)".to_owned()
     }
 
+    /// Every row is computed by itself.
+    fn uniform_rows(&self) -> usize {
+        usize::MAX
+    }
+
     fn tensor(&self, max_rows: usize, columns: usize) -> Result<ReferenceTensor, BackendError> {
         let bytes = max_rows.checked_mul(columns).and_then(|n| n.checked_mul(4));
         let Some(bytes) = bytes else {

@@ -60,6 +60,10 @@ pub struct EngineConfig {
     pub spill_mb: usize,
     /// The folder of this file; one in memory would defeat its purpose.
     pub spill_dir: PathBuf,
+    /// Whether greedy and seeded answers are the same, token for token, in any company, order and state of the cache.
+    /// Default off: the likeliest of two nearly equal tokens may then depend on how many rows were computed together, as
+    /// kernels for many rows round differently. On, prompts take several times as long.
+    pub deterministic: bool,
     /// Quantise models to this while they are loaded; `None`, the default, leaves them as they are.
     pub quantization: Option<QuantType>,
     /// Whether model files are mapped (the default) or read.
@@ -82,6 +86,7 @@ impl Default for EngineConfig {
             step_ms: 200,
             max_queued: 16_384,
             max_queue_ms: 30_000,
+            deterministic: false,
             spill_mb: 0,
             spill_dir: std::env::temp_dir(),
             quantization: None,

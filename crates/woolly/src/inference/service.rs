@@ -34,7 +34,8 @@ impl Service {
         };
         let decoder = model.decoder(runner)?;
         let cache = config.cache_options(model, session);
-        let options = EngineOptions { policy, order, max_queued: config.max_queued, cache, context: model.context() };
+        let (max_queued, deterministic, context) = (config.max_queued, config.deterministic, model.context());
+        let options = EngineOptions { policy, order, max_queued, cache, deterministic, context };
         let engine = Engine::start(decoder, options)?;
         monitor::register(engine.stats_reader());
         Ok(Self { engine, model: model.clone(), settings: session.clone(), next_salt: AtomicU64::new(1) })
