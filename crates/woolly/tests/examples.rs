@@ -28,8 +28,9 @@ fn every_example_runs() {
     let answer = successors(prompt, 64);
     let cases = [
         ("generate", vec![format!("{prompt}{answer}")]),
-        ("stream", vec![answer]),
+        ("stream", vec![answer.clone()]),
         ("chat", vec!["> What is a sheep?".to_owned(), "prompt tokens were cached".to_owned()]),
+        ("engine", vec![format!("{prompt}{answer}"), "answers a step".to_owned()]),
         ("inspect", vec!["architecture: llama".to_owned(), "F32 12 tensors".to_owned()]),
     ];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");

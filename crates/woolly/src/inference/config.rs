@@ -196,7 +196,7 @@ impl EngineConfig {
     }
 
     /// Returns the configuration of sessions that say nothing else.
-    pub(super) fn session(&self) -> SessionConfig {
+    pub fn session(&self) -> SessionConfig {
         SessionConfig { cache_config: self.cache.clone(), batching: self.batching.clone(), ..SessionConfig::default() }
     }
 
