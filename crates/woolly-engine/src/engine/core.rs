@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use woolly_model::{Decoder, Step};
-use woolly_tensor::{Batch, Sequence};
+use woolly_tensor::{BLOCK_TOKENS, Batch, Sequence};
 
 use super::desk::{Closing, Desk};
 use super::slot::Slot;
 use super::stats::{add, set};
 use super::store::Store;
-use crate::schedule::{Cached, CostModel, Plan, Policy, Queue, RequestId, State, Waiting, Work, plan};
+use crate::schedule::{Cached, CostModel, Load, Plan, Policy, Queue, RequestId, State, Waiting, Work, plan};
 use crate::{Candidates, Error, FinishReason};
 
 /// Everything that the engine thread owns.
@@ -104,7 +104,10 @@ impl Core {
             // While draining nobody else will come.
             Some(until) if closing == Closing::Open => self.desk.wait(Some(self.began + until)),
             Some(_) => self.policy.gather.max_wait = Duration::ZERO,
-            None if self.slots.is_empty() => self.desk.wait(None),
+            None if self.slots.is_empty() => {
+                self.store.check();
+                self.desk.wait(None);
+            }
             None => self.refuse_next(),
         }
         true
@@ -139,10 +142,13 @@ impl Core {
 
     fn plan(&self) -> Plan {
         let running: Vec<_> = self.running.iter().filter_map(|id| self.slots.get(id)?.active(&self.store)).collect();
-        let cached = |waiting: &Waiting| match self.slots.get(&waiting.id) {
+        let cached = |waiting: &Waiting, starting: &[RequestId]| match self.slots.get(&waiting.id) {
             None => Cached::default(),
             Some(Slot { seq: Some(seq), tokens, .. }) => self.store.resume(seq, tokens.len()),
-            Some(Slot { tokens, salt, .. }) => self.store.lookup(tokens, *salt),
+            Some(slot) => {
+                let found = self.store.lookup(&slot.tokens, slot.salt);
+                Cached { pending: self.is_pending(slot, found.tokens, starting), ..found }
+            }
         };
         let state = State {
             now: self.began.elapsed(),
@@ -154,6 +160,18 @@ impl Core {
             cost: &self.cost,
         };
         plan(&self.policy, &state)
+    }
+
+    /// Whether a request that runs, or starts in this step, is about to compute a beginning that `slot` shares and that the
+    /// cache has not yet: one prefill then serves both.
+    fn is_pending(&self, slot: &Slot, cached: usize, starting: &[RequestId]) -> bool {
+        let others = self.running.iter().chain(starting).filter_map(|id| self.slots.get(id));
+        let mut computing = others.filter(|other| other.salt == slot.salt && other.tokens.len() - other.computed > 1);
+        computing.any(|other| {
+            let pairs = slot.tokens.iter().zip(&other.tokens);
+            let common = pairs.take_while(|(a, b)| a == b).count() / BLOCK_TOKENS * BLOCK_TOKENS;
+            common > other.computed.max(cached)
+        })
     }
 
     pub(crate) fn report(&self) {
@@ -178,25 +196,35 @@ impl Core {
         if self.store.prepare(&mut *self.decoder).is_err() {
             return self.take_stock();
         }
+        let load = self.load(&items);
         let begin = Instant::now();
         let done = self.compute(&items);
         let time = begin.elapsed();
-        self.count(plan, time);
+        self.count(&load, time);
         match done {
             Ok(()) => {
-                self.cost.observe(&plan.load, time.as_secs_f64() * 1000.0);
+                self.cost.observe(&load, time.as_secs_f64() * 1000.0);
                 self.advance(&items);
             }
             Err(error) => self.isolate(&items, error),
         }
     }
 
-    fn count(&self, plan: &Plan, time: Duration) {
+    fn load(&self, items: &[Item]) -> Load {
+        let mut load = Load::default();
+        for item in items {
+            let Some(slot) = self.slots.get(&item.id) else { continue };
+            load.add(slot.computed, item.rows, slot.tokens.len() - slot.computed == 1);
+        }
+        load
+    }
+
+    fn count(&self, load: &Load, time: Duration) {
         let counters = &self.desk.counters;
         add(&counters.steps, 1);
         counters.busy_ns.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Relaxed);
-        add(&counters.decode_rows, plan.load.decode_rows);
-        add(&counters.computed_prompt_tokens, plan.load.prefill_tokens);
+        add(&counters.decode_rows, load.decode_rows);
+        add(&counters.computed_prompt_tokens, load.prefill_tokens);
     }
 
     /// Takes a running request's blocks; it goes on later, and its answer stays the same.
@@ -342,7 +370,7 @@ impl Core {
     /// The next request does not fit even into an empty cache.
     fn refuse_next(&mut self) {
         let next = self.queue.in_order(self.began.elapsed(), self.policy.max_queue).next().map(|w| (w.id, w.known));
-        let cache_tokens = self.store.total() * woolly_tensor::BLOCK_TOKENS;
+        let cache_tokens = self.store.total() * BLOCK_TOKENS;
         if let Some((id, n_prompt)) = next {
             self.end(id, Err(Error::CacheTooSmall { n_prompt, cache_tokens }));
         }

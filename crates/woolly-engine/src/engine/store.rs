@@ -89,13 +89,13 @@ impl Store {
     /// Returns what there is of a sequence that has not begun.
     pub(crate) fn lookup(&self, tokens: &[u32], salt: u64) -> Cached {
         let needed = self.manager.blocks_to_begin(tokens, salt);
-        Cached { tokens: self.manager.cached_tokens(tokens, salt), needed }
+        Cached { tokens: self.manager.cached_tokens(tokens, salt), needed, pending: false }
     }
 
     /// Returns what there is of a sequence of `known` tokens that was stopped.
     pub(crate) fn resume(&self, seq: &SeqId, known: usize) -> Cached {
         let tokens = self.manager.computed(seq);
-        Cached { tokens, needed: self.manager.blocks_to_resume(seq, known + 1) }
+        Cached { tokens, needed: self.manager.blocks_to_resume(seq, known + 1), pending: false }
     }
 
     /// Begins a sequence with what the cache has of its tokens.
@@ -147,6 +147,11 @@ impl Store {
         } else {
             self.manager.release(seq);
         }
+    }
+
+    /// Proves the accounting, in debug builds; for idle moments.
+    pub(crate) fn check(&self) {
+        debug_assert_eq!(self.manager.audit(), Ok(()));
     }
 
     /// Changes the limit of memory; returns whether that was possible now.

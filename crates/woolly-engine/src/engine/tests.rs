@@ -321,3 +321,18 @@ fn answers_survive_spilling_and_a_cache_that_shrinks_and_grows() {
     }
     assert!(preemptions > 0, "nothing was ever preempted");
 }
+
+#[test]
+fn a_beginning_that_many_share_is_computed_once_even_if_they_come_together() {
+    let (engine, step) = stepped(64, EngineOptions::default());
+    let shared: Vec<u32> = (0..192).map(|i| i * 11 % 45).collect();
+    let prompts: Vec<Vec<u32>> = (0..8).map(|n| [&shared[..], &[n, n + 1, n + 2]].concat()).collect();
+    let streams: Vec<TokenStream> =
+        prompts.iter().map(|prompt| engine.submit(request(prompt, 4)).expect("accepted")).collect();
+    drop(step);
+    for (prompt, stream) in prompts.iter().zip(streams) {
+        assert_eq!(ids(stream), continuation(prompt, 4));
+    }
+    let computed = engine.stats().computed_prompt_tokens;
+    assert!(computed < 192 + 8 * 35, "{computed} tokens computed");
+}

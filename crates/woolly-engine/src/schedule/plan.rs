@@ -32,6 +32,8 @@ pub struct Cached {
     pub tokens: usize,
     /// Blocks needed for all its tokens and one more, beyond what running requests use anyway.
     pub needed: usize,
+    /// Whether another request is about to compute a beginning that this one shares: it starts once that is there.
+    pub pending: bool,
 }
 
 /// Everything a plan depends on.
@@ -46,8 +48,8 @@ pub struct State<'a> {
     pub free_blocks: usize,
     /// All cache blocks.
     pub total_blocks: usize,
-    /// Looks up what the cache has of a waiting request.
-    pub cached: &'a dyn Fn(&Waiting) -> Cached,
+    /// Looks up what the cache has of a waiting request, when those in the list start in the same step.
+    pub cached: &'a dyn Fn(&Waiting, &[RequestId]) -> Cached,
     /// What steps cost.
     pub cost: &'a CostModel,
 }
@@ -183,7 +185,8 @@ impl<'a> Draft<'a> {
         let mut waiting = self.state.queue.in_order(self.state.now, self.policy.max_queue);
         while self.alive + self.plan.admit.len() < self.policy.max_sequences && self.has_room_for_another(budget) {
             let Some(request) = waiting.next() else { break };
-            if !self.start(request) {
+            let cached = (self.state.cached)(request, &self.plan.admit);
+            if !cached.pending && !self.start(request, cached) {
                 break;
             }
         }
@@ -197,8 +200,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn start(&mut self, request: &'a Waiting) -> bool {
-        let cached = (self.state.cached)(request);
+    /// Lets a request start if there are blocks for it.
+    fn start(&mut self, request: &'a Waiting, cached: Cached) -> bool {
         // The last token of a sequence that fills the cache is never computed.
         let needed = cached.needed.min(self.state.total_blocks);
         if needed > self.free {

@@ -62,7 +62,10 @@ impl Simulation {
 
     /// Plans a step and does what the plan says.
     fn advance(&mut self) -> Plan {
-        let cached = |waiting: &Waiting| Cached { tokens: 0, needed: (waiting.known + 1).div_ceil(BLOCK_TOKENS) };
+        let cached = |waiting: &Waiting, _: &[RequestId]| {
+            let needed = (waiting.known + 1).div_ceil(BLOCK_TOKENS);
+            Cached { needed, ..Cached::default() }
+        };
         let state = State {
             now: self.now,
             running: &self.running,
