@@ -100,7 +100,7 @@ impl Core {
         let plan = self.plan();
         self.report();
         match plan.wait_until {
-            _ if !plan.work.is_empty() => self.execute(&plan),
+            _ if !plan.work.is_empty() || !plan.preempt.is_empty() => self.execute(&plan),
             // While draining nobody else will come.
             Some(until) if closing == Closing::Open => self.desk.wait(Some(self.began + until)),
             Some(_) => self.policy.gather.max_wait = Duration::ZERO,
@@ -108,7 +108,7 @@ impl Core {
                 self.store.check();
                 self.desk.wait(None);
             }
-            None => self.refuse_next(),
+            None => self.make_progress(),
         }
         true
     }
@@ -188,10 +188,11 @@ impl Core {
         let items = self.reserve(&plan.work);
         self.report();
         if items.is_empty() {
-            // What the plan counted on is gone; with nothing running there is nothing to wait for either.
-            return if self.running.is_empty() {
-                self.refuse_next()
-            };
+            // After a preemption the next plan sees what that made free.
+            if plan.preempt.is_empty() {
+                self.make_progress();
+            }
+            return;
         }
         if self.store.prepare(&mut *self.decoder).is_err() {
             return self.take_stock();
@@ -288,6 +289,7 @@ impl Core {
 
     /// Contents were lost on the way: what is left of each sequence decides what it computes again.
     fn take_stock(&mut self) {
+        add(&self.desk.counters.lost_steps, 1);
         for id in &self.running {
             let Some(slot) = self.slots.get_mut(id) else { continue };
             slot.computed = slot.seq.as_ref().map_or(0, |seq| self.store.computed(seq));
@@ -367,7 +369,15 @@ impl Core {
         }
     }
 
-    /// The next request does not fit even into an empty cache.
+    /// Nothing could be planned though there are requests: the cache has become too small for them. The newest gives way,
+    /// and one that does not fit though nothing runs never will.
+    fn make_progress(&mut self) {
+        match self.running.last() {
+            Some(&newest) => self.preempt(newest),
+            None => self.refuse_next(),
+        }
+    }
+
     fn refuse_next(&mut self) {
         let next = self.queue.in_order(self.began.elapsed(), self.policy.max_queue).next().map(|w| (w.id, w.known));
         let cache_tokens = self.store.total() * BLOCK_TOKENS;

@@ -56,6 +56,8 @@ counters! {
     generated_tokens,
     /// Times that a running request had to give back its cache blocks.
     preemptions,
+    /// Steps given up because the spill file or the device failed, so that something had to be computed again.
+    lost_steps,
     /// Cache blocks that running requests use now.
     blocks_used,
     /// Cache blocks in all.

@@ -310,10 +310,10 @@ fn answers_survive_spilling_and_a_cache_that_shrinks_and_grows() {
         let prompts: Vec<Vec<u32>> = (0..12).map(|n| (0..60).map(|i| (n * 5 + i * 3) % 46).collect()).collect();
         let streams: Vec<TokenStream> =
             prompts.iter().map(|prompt| engine.submit(request(prompt, 60)).expect("accepted")).collect();
-        let block = 32 * size_of::<u32>();
+        // The file's slots have entries in the tables as well.
+        let small = bytes_for(24, 9) + if spill_bytes > 0 { 48 * 512 } else { 0 };
         for (n, (prompt, stream)) in prompts.iter().zip(streams).enumerate() {
-            // Tables and buffers of this tiny cache take more than its blocks: 100 KiB hold everything.
-            engine.resize_cache(if n % 2 == 0 { 24 * block + (100 << 10) } else { usize::MAX });
+            engine.resize_cache(if n % 2 == 0 { small } else { usize::MAX });
             assert_eq!(ids(stream), continuation(prompt, 60), "spill {spill_bytes}");
         }
         preemptions += engine.stats().preemptions;
@@ -335,4 +335,28 @@ fn a_beginning_that_many_share_is_computed_once_even_if_they_come_together() {
     }
     let computed = engine.stats().computed_prompt_tokens;
     assert!(computed < 192 + 8 * 35, "{computed} tokens computed");
+}
+
+#[test]
+fn a_cache_that_became_too_small_for_a_request_refuses_it_and_serves_the_others() {
+    let (engine, step) = stepped(16, EngineOptions::default());
+    let mut long = engine.submit(request(&[7; 300], 100)).expect("it fits so far");
+    step.send(()).expect("it runs");
+    eventually("a step", || engine.stats().steps == 1);
+    engine.resize_cache(bytes_for(16, 4));
+    let short = engine.submit(request(&[8; 20], 10)).expect("accepted");
+    drop(step);
+    assert!(matches!(long.next(), Some(Err(Error::CacheTooSmall { n_prompt: 300, cache_tokens: 128 }))));
+    assert_eq!(ids(short), continuation(&[8; 20], 10));
+    assert_eq!(engine.stats().blocks_total, 4);
+}
+
+/// Returns the limit of memory that allows `wanted` of so many blocks.
+fn bytes_for(blocks: usize, wanted: usize) -> usize {
+    let decoder = Recalling::new(blocks, 64, 8);
+    let total = |max_bytes| {
+        let options = CacheOptions { max_bytes: Some(max_bytes), ..CacheOptions::default() };
+        Store::new(&decoder, options, 8, 4096).map_or(0, |store| store.total())
+    };
+    (0..1 << 20).step_by(64).find(|&bytes| total(bytes) == wanted).expect("some limit does")
 }
