@@ -7,6 +7,7 @@ mod backend;
 pub mod buffer;
 mod cache;
 pub mod ceiling;
+pub mod dense;
 pub mod isa;
 pub mod kernels;
 mod pages;

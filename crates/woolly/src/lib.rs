@@ -52,6 +52,7 @@ mod plan;
 pub mod quantize;
 mod session;
 mod summary;
+pub mod tensor;
 
 pub use chat::{Chat, ChatStream, Message};
 pub use compare::{CompareOptions, Comparison, Distribution, OnCompared};
@@ -85,7 +86,7 @@ pub mod prelude {
         BatchConfig, BatchingMode, CacheCompression, CacheConfig, CancelToken, Chat, Completion, CpuFeatures, CpuInfo,
         DeviceConfig, EngineConfig, Error, EvictionPolicy, FinishReason, GGUFLoader, GenerateOptions, InferenceEngine,
         InferenceSession, Model, PaddingStrategy, PerformanceMonitor, QuantType, QuantizationConfig, SamplingParams,
-        SchedulingPolicy, Session, SessionConfig, Stream, ThreadPoolConfig, benchmark_perplexity,
+        SchedulingPolicy, Session, SessionConfig, Stream, ThreadPoolConfig, benchmark_perplexity, tensor,
     };
 }
 

@@ -109,6 +109,26 @@ fn simd_and_vectorization() {
 }
 
 #[test]
+fn optimized_matrix_operations() {
+    let a = tensor::Tensor::new(&[2, 2], vec![1.0, 2.0, 3.0, 4.0]);
+    let b = a.clone();
+    let mut c = tensor::Tensor::zeros(&[2, 2]);
+    // Automatically uses best SIMD variant
+    tensor::matmul(&a, &b, &mut c);
+    assert_eq!(c.data(), [7.0, 10.0, 15.0, 22.0]);
+
+    let input = tensor::Tensor::from_slice(&[-1.0, 0.0, 1.0, 2.0]);
+    let (mut output, weights) = (input.clone(), tensor::Tensor::from_slice(&[1.0; 4]));
+    // SIMD-optimized activations
+    tensor::gelu(&input, &mut output); // GELU
+    assert!((output.data()[2] - 0.841_192).abs() < 1e-4, "{output:?}");
+    tensor::softmax(&input, &mut output); // Softmax
+    assert!((output.data().iter().sum::<f32>() - 1.0).abs() < 1e-6, "{output:?}");
+    tensor::layer_norm(&input, &mut output, &weights); // LayerNorm
+    assert!(output.data().iter().sum::<f32>().abs() < 1e-5, "{output:?}");
+}
+
+#[test]
 fn thread_management() {
     // Auto-detect optimal thread count
     let optimal_threads = match CpuInfo::new() {

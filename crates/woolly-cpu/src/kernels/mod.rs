@@ -2,6 +2,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod dense;
 pub(crate) mod disjoint;
 pub(crate) mod gemm;
 pub mod gemv;
