@@ -195,45 +195,56 @@ impl<'a> Operation<'a> {
         let pauses = count * steps;
         let each = feeder.left.div_ceil(stage.item.tokens.len() * pauses);
         assert!(panel.len() >= count * steps * STEP && results.iter().all(|r| r.len() >= count * BLOCK));
+        let mut free = drain.other();
         assert!(!several || sums.len() >= stage.item.tokens.len() * count * BLOCK);
         for (t, strip) in stage.item.tokens.clone().enumerate() {
-            let right = self.x.strip(stage.piece, strip);
-            let ahead = if t + 1 < stage.item.tokens.len() { self.x.strip(stage.piece, strip + 1) } else { &[] };
-            let mut ahead = ahead.chunks(ahead.len().div_ceil(pauses).max(1));
+            let right = self.x.strip(stage.piece, strip).as_ptr();
+            // What the next strip of tokens needs is asked for evenly, 64 bytes at a time. Beyond the last, that is harmless.
+            let mut ahead = right.wrapping_add(steps * STEP);
+            let lines = (STEP / LINE).div_ceil(count);
             let narrow = self.x.rows() - strip * STRIP <= STRIP / 2;
             let parts = drain.left().div_ceil(pauses);
+            let mut pause = |results: &mut [AlignedVec<f32>; 2]| {
+                for line in 0..lines {
+                    // SAFETY: a prefetch of any address does nothing but fill a cache.
+                    unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * LINE).cast()) };
+                }
+                ahead = ahead.wrapping_add(lines * LINE);
+                feeder.feed(each);
+                if drain.left() > 0 {
+                    // SAFETY: its blocks are finished. An item is one thread's, and so is its part of the output.
+                    unsafe { drain.write(parts, results) };
+                }
+            };
             for r in 0..count {
                 let left = panel[r * steps * STEP..].as_ptr();
                 // SAFETY: the operands hold `steps` steps, sums and results a block for each strip, by the assertions
-                // and the layout of the tokens. An item is one thread's, and so is its part of the output.
+                // and the layout of the tokens.
                 unsafe {
                     let sums = sums.as_mut_ptr().add(if several { (t * count + r) * BLOCK } else { 0 });
                     match stage.piece {
                         0 => tiles.zero(),
                         _ => tiles.load(sums),
                     }
-                    for step in 0..steps {
-                        let (left, right) = (left.add(step * STEP), right.as_ptr().add(step * STEP));
-                        if narrow {
-                            tiles.narrow_step(left, right)
-                        } else {
-                            tiles.step(left, right)
+                    if narrow {
+                        for step in 0..steps {
+                            tiles.narrow_step(left.add(step * STEP), right.add(step * STEP));
+                            pause(results);
                         }
-                        feeder.feed(each);
-                        if drain.left() > 0 {
-                            drain.write(parts, results);
+                    } else {
+                        for step in 0..steps {
+                            tiles.step(left.add(step * STEP), right.add(step * STEP));
+                            pause(results);
                         }
-                        ahead.next().unwrap_or_default().chunks(LINE).for_each(|line| {
-                            _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
-                        });
                     }
-                    tiles.store(if last { results[drain.other()][r * BLOCK..].as_mut_ptr() } else { sums });
+                    tiles.store(if last { results[free][r * BLOCK..].as_mut_ptr() } else { sums });
                 }
             }
             if last {
                 // SAFETY: as above.
                 unsafe { drain.write(drain.left(), results) };
-                *drain = Drain::new(self, stage.item.strips.clone(), strip, drain.other());
+                *drain = Drain::new(self, stage.item.strips.clone(), strip, free);
+                free = 1 - free;
             }
         }
     }
