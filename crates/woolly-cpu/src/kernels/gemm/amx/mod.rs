@@ -187,33 +187,30 @@ impl<'a> Operation<'a> {
         tiles: &Tiles,
         stage: &Stage,
         panel: &[u16],
-        (sums, results): (&mut [f32], &mut [AlignedVec<f32>; 2]),
+        (sums, results): (&mut [f32], &mut [f32]),
         (feeder, drain): (&mut Feeder<'_>, &mut Drain<'s>),
     ) {
         let (steps, count) = (self.x.steps(stage.piece), stage.item.strips.len());
         let (last, several) = (stage.piece + 1 == self.x.pieces(), self.x.pieces() > 1);
         let pauses = count * steps;
         let each = feeder.left.div_ceil(stage.item.tokens.len() * pauses);
-        assert!(panel.len() >= count * steps * STEP && results.iter().all(|r| r.len() >= count * BLOCK));
-        let mut free = drain.other();
+        assert!(panel.len() >= count * steps * STEP && results.len() >= out::BUFFERS);
         assert!(!several || sums.len() >= stage.item.tokens.len() * count * BLOCK);
-        for (t, strip) in stage.item.tokens.clone().enumerate() {
-            let right = self.x.strip(stage.piece, strip).as_ptr();
+        for (t, tokens) in stage.item.tokens.clone().enumerate() {
+            let right = self.x.strip(stage.piece, tokens).as_ptr();
             // What the next strip of tokens needs is asked for evenly, 64 bytes at a time. Beyond the last, that is harmless.
             let mut ahead = right.wrapping_add(steps * STEP);
             let lines = (STEP / LINE).div_ceil(count);
-            let narrow = self.x.rows() - strip * STRIP <= STRIP / 2;
-            let parts = drain.left().div_ceil(pauses);
-            let mut pause = |results: &mut [AlignedVec<f32>; 2]| {
+            let narrow = self.x.rows() - tokens * STRIP <= STRIP / 2;
+            let mut pause = |drain: &mut Drain<'_>, results: &[f32]| {
                 for line in 0..lines {
-                    // SAFETY: a prefetch of any address does nothing but fill a cache.
-                    unsafe { _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * LINE).cast()) };
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line * LINE).cast());
                 }
                 ahead = ahead.wrapping_add(lines * LINE);
                 feeder.feed(each);
                 if drain.left() > 0 {
                     // SAFETY: its blocks are finished. An item is one thread's, and so is its part of the output.
-                    unsafe { drain.write(parts, results) };
+                    unsafe { drain.write(drain.each, results) };
                 }
             };
             for r in 0..count {
@@ -229,22 +226,28 @@ impl<'a> Operation<'a> {
                     if narrow {
                         for step in 0..steps {
                             tiles.narrow_step(left.add(step * STEP), right.add(step * STEP));
-                            pause(results);
+                            pause(drain, results);
                         }
                     } else {
                         for step in 0..steps {
                             tiles.step(left.add(step * STEP), right.add(step * STEP));
-                            pause(results);
+                            pause(drain, results);
                         }
                     }
-                    tiles.store(if last { results[free][r * BLOCK..].as_mut_ptr() } else { sums });
+                    if !last {
+                        tiles.store(sums);
+                        continue;
+                    }
+                    let index = stage.item.strips.start + r;
+                    let second = self.activation.is_some() && !index.is_multiple_of(2);
+                    tiles.store(results[drain.free(second)..].as_mut_ptr());
+                    if self.activation.is_none() || second {
+                        drain.write(drain.left(), results);
+                        let strip =
+                            Strip { target: if second { 0 } else { self.strip(index).target }, ..self.strip(index) };
+                        drain.start(self, strip, tokens, steps << usize::from(second));
+                    }
                 }
-            }
-            if last {
-                // SAFETY: as above.
-                unsafe { drain.write(drain.left(), results) };
-                *drain = Drain::new(self, stage.item.strips.clone(), strip, free);
-                free = 1 - free;
             }
         }
     }
@@ -412,21 +415,21 @@ pub(crate) struct Scratch {
     panels: [AlignedVec<u16>; 2],
     /// Sums between pieces: `[token strip][strip][block]`.
     sums: AlignedVec<f32>,
-    /// Finished blocks of the strips of a panel, of two strips of tokens.
-    results: [AlignedVec<f32>; 2],
+    /// Finished blocks on their way out.
+    results: AlignedVec<f32>,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Self {
         let none = || AlignedVec::zeroed(0);
-        Self { panels: [0; 2].map(AlignedVec::zeroed), sums: none(), results: [none(), none()] }
+        Self { panels: [0; 2].map(AlignedVec::zeroed), sums: none(), results: none() }
     }
 
     /// Makes room for the items of `operation`.
     fn prepare(&mut self, operation: &Operation<'_>) {
-        if self.results[0].is_empty() {
+        if self.results.is_empty() {
             self.panels = [PANEL_STRIPS * STRIP * PIECE; 2].map(AlignedVec::zeroed);
-            self.results = [PANEL_STRIPS * BLOCK; 2].map(AlignedVec::zeroed);
+            self.results = AlignedVec::zeroed(out::BUFFERS);
         }
         let sums = operation.tokens * operation.panel * BLOCK;
         if operation.x.pieces() > 1 && self.sums.len() < sums {

@@ -1,16 +1,14 @@
 //! From blocks of results, weight rows by tokens, to rows of the output, one a token.
 //!
-//! Lines of the output that belong to neighbouring tokens are a page and more apart and fall into the same set of the L1
-//! cache. So only four tokens are written at a time, along all weight rows of the panel, and their lines are asked for one
-//! such round before.
+//! A block is written while the next one is computed, in small parts that fit between the steps of the tile loop: it is
+//! still in the L1 cache then, and its lines of the output have been asked for one block before.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
 
 use woolly_tensor::Activation;
 
-use super::{BLOCK, Operation, STRIP};
-use crate::buffer::AlignedVec;
+use super::{BLOCK, Operation, STRIP, Strip, Target};
 use crate::isa::Avx512;
 use crate::kernels::activation::activate;
 
@@ -20,98 +18,94 @@ const TILE: usize = 16;
 /// Tokens written together.
 const TOKENS: usize = 4;
 
-/// Writes the finished blocks of one strip of tokens to the output, in small parts that fit between the steps of the tile
-/// loop: 16 weight rows of four tokens each.
+/// Floats of the two buffers for finished blocks, of which each has room for gate and up.
+pub(super) const BUFFERS: usize = 2 * 2 * BLOCK;
+
+/// Writes one finished block to the output, 16 weight rows of four tokens at a time.
 pub(super) struct Drain<'a> {
-    operation: &'a Operation<'a>,
-    /// Strips of weight rows whose blocks they are.
-    strips: Range<usize>,
+    target: &'a Target<'a>,
+    activation: Option<Activation>,
+    /// Weight rows and tokens of the block.
+    rows: Range<usize>,
     tokens: Range<usize>,
-    /// Which of the two buffers holds the blocks.
+    /// Which of the two buffers holds it.
     buffer: usize,
-    /// Tiles across all weight rows; of gate and up, those of one.
-    across: usize,
-    /// Parts not yet done, and the next one: its tile across and its first token in the strip.
-    left: usize,
-    tile: usize,
-    token: usize,
+    /// Parts done, and in all.
+    next: usize,
+    parts: usize,
+    /// Parts to do at a time, so that all are done when the next block is finished.
+    pub(super) each: usize,
 }
 
 impl<'a> Drain<'a> {
     /// Everything is written already.
     pub(super) fn done(operation: &'a Operation<'a>) -> Self {
-        Self { operation, strips: 0..0, tokens: 0..0, buffer: 0, across: 0, left: 0, tile: 0, token: 0 }
+        let (target, activation) = (&operation.targets[0], operation.activation);
+        Self { target, activation, rows: 0..0, tokens: 0..0, buffer: 0, next: 0, parts: 0, each: 0 }
     }
 
-    /// To write `buffer`, which holds a block for each of `strips` with the strip `tokens` of tokens.
-    pub(super) fn new(operation: &'a Operation<'a>, strips: Range<usize>, tokens: usize, buffer: usize) -> Self {
-        let tokens = tokens * STRIP..operation.x.rows().min((tokens + 1) * STRIP);
-        let across = 2 * strips.len() / if operation.activation.is_some() { 2 } else { 1 };
-        let left = tokens.len().div_ceil(TOKENS) * across;
-        Self { operation, strips, tokens, buffer, across, left, tile: 0, token: 0 }
+    /// To write the block of `strip` with a strip of tokens from the buffer that is free, within the next `steps` steps.
+    pub(super) fn start(&mut self, operation: &'a Operation<'a>, strip: Strip, tokens: usize, steps: usize) {
+        self.target = &operation.targets[strip.target];
+        self.rows = strip.first..strip.first + strip.rows;
+        self.tokens = tokens * STRIP..operation.x.rows().min((tokens + 1) * STRIP);
+        (self.buffer, self.next) = (1 - self.buffer, 0);
+        self.parts = self.tokens.len().div_ceil(TOKENS) * strip.rows.div_ceil(TILE);
+        self.each = self.parts.div_ceil(steps);
     }
 
-    /// Returns the buffer that is free.
-    pub(super) fn other(&self) -> usize {
-        1 - self.buffer
+    /// Returns where the block goes that is finished next; with an activation, `second` says that of the other weight.
+    pub(super) fn free(&self, second: bool) -> usize {
+        (1 - self.buffer) * 2 * BLOCK + usize::from(second) * BLOCK
     }
 
     /// Returns the number of parts not yet done.
     pub(super) fn left(&self) -> usize {
-        self.left
+        self.parts - self.next
     }
 
     /// Does the next `parts` parts, or those that are left.
     ///
     /// # Safety
-    /// The buffer holds the blocks, and no other thread accesses this part of the output.
+    /// The buffer holds the block, and no other thread accesses this part of the output.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    pub(super) unsafe fn write(&mut self, parts: usize, buffers: &[AlignedVec<f32>; 2]) {
-        for _ in 0..parts.min(self.left) {
+    pub(super) unsafe fn write(&mut self, parts: usize, buffers: &[f32]) {
+        for _ in 0..parts.min(self.left()) {
+            let across = self.rows.len().div_ceil(TILE);
+            let (i, token) = if across == 2 { (self.next % 2, self.next / 2) } else { (0, self.next) };
             // SAFETY: passed on from the caller.
-            unsafe { self.part(&buffers[self.buffer]) };
-            self.left -= 1;
-            self.tile += 1;
-            if self.tile == self.across {
-                (self.tile, self.token) = (0, self.token + TOKENS);
-            }
+            unsafe { self.part(i, token * TOKENS, &buffers[self.buffer * 2 * BLOCK..]) };
+            self.next += 1;
         }
     }
 
-    /// Writes 16 weight rows of four tokens.
+    /// Writes tile `i` along the weight rows for the four tokens from `token`.
     ///
     /// # Safety
     /// As [`write`](Self::write).
+    #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    unsafe fn part(&self, blocks: &[f32]) {
-        let paired = self.operation.activation.is_some();
-        let block = if paired { self.tile / 2 * 2 } else { self.tile / 2 };
-        let strip = self.operation.strip(self.strips.start + block);
-        let target = &self.operation.targets[strip.target];
-        let first = self.tile % 2 * TILE;
-        let rows = strip.rows.saturating_sub(first).min(TILE);
-        let first = strip.first + first;
-        let mask = ((1_u32 << rows) - 1) as __mmask16;
-        let at = block * BLOCK + (self.tile % 2 * 2 + self.token / TILE) * TILE * TILE + self.token % TILE;
+    unsafe fn part(&self, i: usize, token: usize, blocks: &[f32]) {
+        let rows = self.rows.start + i * TILE..self.rows.end.min(self.rows.start + (i + 1) * TILE);
+        let mask = ((1_u32 << rows.len()) - 1) as __mmask16;
+        let at = (2 * i + token / TILE) * TILE * TILE + token % TILE;
         let mut columns = transposed(&blocks[at..]);
-        if let Some(activation) = self.operation.activation {
+        if let Some(activation) = self.activation {
             gate(activation, &mut columns, transposed(&blocks[at + BLOCK..]));
         }
         // SAFETY: the mask covers the rows there are.
-        let load = |bias: &[f32]| unsafe { _mm512_maskz_loadu_ps(mask, bias[first.min(bias.len())..].as_ptr()) };
-        let bias = target.bias.map_or(_mm512_setzero_ps(), load);
-        let stride = target.weight.rows;
-        let token = self.tokens.start + self.token;
-        for (token, mut value) in (token..self.tokens.end).zip(columns) {
-            let start = token * stride + first.min(stride - rows);
+        let load = |bias: &[f32]| unsafe { _mm512_maskz_loadu_ps(mask, bias[rows.clone()].as_ptr()) };
+        let bias = self.target.bias.map_or(_mm512_setzero_ps(), load);
+        let stride = self.target.weight.rows;
+        for (token, mut value) in (self.tokens.start + token..self.tokens.end).zip(columns) {
             // SAFETY: passed on from the caller: nobody else has these elements.
-            let out = unsafe { target.out.slice_mut(start..start + rows) };
-            // The same rows of the next round: an address beyond the output does no harm.
-            _mm_prefetch::<_MM_HINT_T1>(out.as_ptr().wrapping_add(TOKENS * stride).cast());
+            let out = unsafe { self.target.out.slice_mut(token * stride + rows.start..token * stride + rows.end) };
+            // The same token's part of the next strip: an address beyond the output does no harm.
+            _mm_prefetch::<_MM_HINT_T1>(out.as_ptr().wrapping_add(STRIP).cast());
             // SAFETY: the mask covers the elements there are.
             unsafe {
-                if target.accumulate {
+                if self.target.accumulate {
                     value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, out.as_ptr()));
                 }
                 _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, _mm512_add_ps(value, bias));

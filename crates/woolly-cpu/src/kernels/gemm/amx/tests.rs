@@ -42,7 +42,7 @@ impl Scratch {
         self.prepare(operation);
         self.panels.iter_mut().for_each(|panel| panel.fill(0x7fc0));
         self.sums.fill(f32::NAN);
-        self.results.iter_mut().for_each(|results| results.fill(f32::NAN));
+        self.results.fill(f32::NAN);
     }
 }
 
