@@ -45,7 +45,12 @@ pub struct SamplerChain {
     /// In order of application, each with its name in the list.
     samplers: Vec<(&'static str, Box<dyn Sampler>)>,
     seed: u64,
+    /// Whether the choice is the likeliest token whatever else is in the chain, so that one look at the logits suffices.
+    likeliest: bool,
 }
+
+/// Samplers that never remove the likeliest token nor make another one likelier.
+const KEEP_THE_LIKELIEST: [&str; 4] = ["top_k", "top_p", "min_p", "greedy"];
 
 impl SamplerChain {
     /// Builds the chain for sequences of up to `context` tokens from a vocabulary of `vocab_size`.
@@ -56,8 +61,11 @@ impl SamplerChain {
         params.validate()?;
         let seed = params.seed.unwrap_or_else(Rng::random_seed);
         let setup = Setup { params, vocab_size, context, seed };
-        let samplers = SAMPLERS.iter().filter_map(|entry| Some((entry.name, (entry.build)(&setup)?))).collect();
-        Ok(Self { samplers, seed })
+        let built = SAMPLERS.iter().filter_map(|entry| Some((entry.name, (entry.build)(&setup)?)));
+        let samplers: Vec<(&'static str, Box<dyn Sampler>)> = built.collect();
+        let likeliest = samplers.iter().all(|(name, _)| KEEP_THE_LIKELIEST.contains(name))
+            && samplers.last().is_some_and(|(name, _)| *name == "greedy");
+        Ok(Self { samplers, seed, likeliest })
     }
 
     /// Returns the seed in use, so that a run with a random one can be repeated.
@@ -72,6 +80,14 @@ impl SamplerChain {
     /// # Errors
     /// [`Error::NumericFault`] when a logit is not finite.
     pub fn sample(&mut self, logits: &[f32], candidates: &mut Candidates) -> Result<u32, Error> {
+        if self.likeliest {
+            return greedy::likeliest(logits);
+        }
+        self.sample_from(logits, candidates)
+    }
+
+    /// The general way: every sampler sees all candidates.
+    fn sample_from(&mut self, logits: &[f32], candidates: &mut Candidates) -> Result<u32, Error> {
         candidates.load(logits)?;
         for (_, sampler) in &mut self.samplers {
             sampler.apply(candidates);
@@ -193,6 +209,27 @@ mod tests {
         let mut drawn = SamplerChain::new(&everything(1.5), VOCAB, 64).expect("valid");
         let ids: Vec<u32> = (0..50).map(|_| drawn.sample(&logits, &mut buffer).expect("chosen")).collect();
         assert!(ids.iter().any(|&id| Some(id) != best), "50 draws at temperature 1.5 never left the maximum");
+    }
+
+    #[test]
+    fn the_short_way_of_greedy_chooses_and_refuses_as_the_general_one() {
+        let mut chain = SamplerChain::new(&SamplingParams::greedy(), VOCAB, 64).expect("valid");
+        assert!(chain.likeliest && !SamplerChain::new(&everything(0.0), VOCAB, 64).expect("valid").likeliest);
+        let mut rng = Rng::new(8);
+        let mut buffer = Candidates::default();
+        for round in 0..500 {
+            // Few values, so that the largest usually occurs more than once.
+            let length = 1 + round % 67;
+            let mut logits: Vec<f32> = (0..length).map(|_| (rng.unit() * 9.0).floor() as f32 - 6.0).collect();
+            match round % 10 {
+                0 => logits[length / 2] = f32::NAN,
+                1 => logits[length - 1] = f32::INFINITY,
+                2 => logits.fill(f32::MIN),
+                _ => {}
+            }
+            let (short, general) = (chain.sample(&logits, &mut buffer), chain.sample_from(&logits, &mut buffer));
+            assert_eq!(format!("{short:?}"), format!("{general:?}"), "{logits:?}");
+        }
     }
 
     #[test]
