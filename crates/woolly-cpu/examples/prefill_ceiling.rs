@@ -1,14 +1,16 @@
 //! Measures matrix products for prefill and attention for decoding, against what the processor can do at most.
 //!
 //! `cargo run --release -p woolly-cpu --example prefill_ceiling [threads...]`: products with the shapes of TinyLlama-1.1B
-//! at 16 to 512 rows, packing of the activations included, in GMAC/s and as a share of the byte-product (VNNI) peak
-//! measured in the same run; then attention of one new token over long contexts in GB/s of cache read.
+//! at 16 to 512 rows, packing of the activations included, in GMAC/s and as a share of what the unit used for them reaches
+//! on registers in the same run (`WOOLLY_ISA` chooses: bfloat16 tiles, or products of bytes); then attention of one new token over long contexts in GB/s of cache read.
 
 #![allow(clippy::print_stdout, reason = "a measurement prints its results")]
 
-use std::hint::black_box;
 use std::time::Instant;
 
+use woolly_cpu::ceiling::Unit;
+use woolly_cpu::isa::Level;
+use woolly_cpu::pool::ThreadPool;
 use woolly_cpu::{Cpu, CpuOptions};
 use woolly_quant::TensorType;
 use woolly_tensor::{
@@ -26,8 +28,13 @@ fn main() -> Outcome<()> {
     let asked = if asked.is_empty() { vec![1, 2] } else { asked };
     for threads in asked {
         let cpu = Cpu::new(CpuOptions { threads: Some(threads), ..CpuOptions::default() })?;
-        let peak = byte_product_peak(threads);
-        println!("{}: byte products at most {peak:.0} GMAC/s", cpu.describe());
+        let unit = match cpu.level() {
+            Level::Amx => Unit::AmxBf16,
+            Level::Avx512 => Unit::Avx512Int8,
+            _ => Unit::Avx2Int8,
+        };
+        let peak = unit.peak(&ThreadPool::new(threads, false)?).map_or(f64::NAN, |operations| operations / 2e9);
+        println!("{}: {} reaches {peak:.0} GMAC/s", cpu.describe(), unit.name());
         for ty in [TensorType::Q4_K, TensorType::Q6_K, TensorType::Q8_0, TensorType::F16] {
             for shape in SHAPES {
                 products(&cpu, ty, shape, peak)?;
@@ -143,44 +150,4 @@ fn best(n: usize, mut call: impl FnMut() -> Result<(), BackendError>) -> Result<
         best = best.min(start.elapsed().as_secs_f64());
     }
     Ok(best)
-}
-
-/// Returns how many GMAC/s all threads together reach in byte products on registers; NaN without AVX-512 VNNI.
-fn byte_product_peak(threads: usize) -> f64 {
-    let rounds = 1_000_000_u64;
-    let once = || {
-        let start = Instant::now();
-        let products: u64 = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(move || spin_products(rounds))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or(0)).sum()
-        });
-        products as f64 / start.elapsed().as_secs_f64() / 1e9
-    };
-    let peak = (0..20).map(|_| once()).fold(0.0, f64::max);
-    if peak == 0.0 { f64::NAN } else { peak }
-}
-
-fn spin_products(rounds: u64) -> u64 {
-    #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512f") {
-        // SAFETY: both features have just been found.
-        unsafe { spin_vnni(rounds) };
-        return rounds * 12 * 64;
-    }
-    let _ = rounds;
-    0
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512vnni")]
-fn spin_vnni(rounds: u64) {
-    use std::arch::x86_64::*;
-    let (w, a) = (_mm512_set1_epi8(black_box(3)), _mm512_set1_epi8(black_box(5)));
-    let mut sums = [_mm512_setzero_si512(); 12];
-    for _ in 0..rounds {
-        for sum in &mut sums {
-            *sum = _mm512_dpbusd_epi32(*sum, w, a);
-        }
-    }
-    black_box(sums);
 }

@@ -398,6 +398,10 @@ impl gemm::Source for Normed<'_> {
             None => out.copy_from_slice(from),
         }
     }
+
+    fn plain(&self, row: usize) -> Option<&[f32]> {
+        self.x.norm.is_none().then(|| &self.x.values[row * self.x.columns..(row + 1) * self.x.columns])
+    }
 }
 
 /// Calls `each` with blocks of tiles that together cover the operand.

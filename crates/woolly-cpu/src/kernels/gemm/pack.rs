@@ -51,6 +51,11 @@ pub(crate) struct Packed {
 pub(crate) trait Source: Sync {
     /// Writes row `row` to `out`, which is as long as a row.
     fn row(&self, row: usize, out: &mut [f32]);
+
+    /// Returns row `row` itself when it is there as it is to be packed.
+    fn plain(&self, _row: usize) -> Option<&[f32]> {
+        None
+    }
 }
 
 impl Packed {

@@ -98,33 +98,43 @@ pub(crate) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Packs one tile of 16 tokens; `lines` is scratch that grows to the length of 16 rows.
+    /// Packs one tile of 16 tokens; `lines` is scratch that grows to the length of 16 rows and one.
     ///
     /// # Safety
     /// No other thread packs this tile at the same time.
     pub(crate) unsafe fn pack(&self, _: Amx, source: &dyn Source, tile: usize, lines: &mut Vec<f32>) {
         let padded = self.columns.next_multiple_of(COLUMNS);
-        if lines.len() < TILE * padded {
-            lines.resize(TILE * padded, 0.0);
+        if lines.len() < (TILE + 1) * padded {
+            lines.resize((TILE + 1) * padded, 0.0);
         }
-        let lines = &mut lines[..TILE * padded];
-        for (lane, line) in lines.chunks_exact_mut(padded.max(1)).enumerate() {
-            let (values, rest) = line.split_at_mut(self.columns);
-            rest.fill(0.0);
-            match tile * TILE + lane {
-                row if row < self.rows => source.row(row, values),
-                _ => values.fill(0.0),
+        let (zeros, lines) = lines[..(TILE + 1) * padded].split_at_mut(padded);
+        zeros.fill(0.0);
+        let mut rows = [&*zeros; TILE];
+        for (lane, (from, line)) in rows.iter_mut().zip(lines.chunks_exact_mut(padded.max(1))).enumerate() {
+            let row = tile * TILE + lane;
+            if row >= self.rows {
+                break;
             }
+            // Rows that need no padding are read where they lie.
+            *from = match source.plain(row).filter(|plain| plain.len() == padded) {
+                Some(plain) => plain,
+                None => {
+                    let (values, rest) = line.split_at_mut(self.columns);
+                    source.row(row, values);
+                    rest.fill(0.0);
+                    line
+                }
+            };
         }
         // SAFETY: the token proves the instructions; the tile is the caller's.
-        unsafe { self.interleave(tile, lines, padded) };
+        unsafe { self.interleave(tile, &rows, padded) };
     }
 
     /// # Safety
-    /// As [`pack`](Self::pack); `lines` holds 16 rows of `padded` elements.
+    /// As [`pack`](Self::pack).
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn interleave(&self, tile: usize, lines: &[f32], padded: usize) {
-        assert_eq!(lines.len(), TILE * padded);
+    unsafe fn interleave(&self, tile: usize, rows: &[&[f32]; TILE], padded: usize) {
+        assert!(rows.iter().all(|row| row.len() == padded));
         let steps = padded / COLUMNS;
         for step in 0..steps {
             let piece = step * COLUMNS / PIECE;
@@ -133,10 +143,9 @@ impl Writer<'_> {
             let at = start(self.strips, piece, tile / 2, each) + step % in_piece * STEP + tile % 2 * (STEP / 2);
             // SAFETY: parts of different tiles do not overlap, and this tile is the caller's.
             let to = unsafe { self.values.slice(at..at + STEP / 2) };
-            let from = lines[step * COLUMNS..].as_ptr();
-            // SAFETY: every one of the 16 rows has this step's 32 elements.
+            // SAFETY: every one of the 16 rows has this step's 32 elements, by the assertion.
             let pairs = std::array::from_fn(|lane| unsafe {
-                let from = from.add(lane * padded);
+                let from = rows[lane].as_ptr().add(step * COLUMNS);
                 bf16(_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)))
             });
             for (to, pair) in to.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(transpose(pairs)) {
