@@ -10,6 +10,7 @@ pub mod ceiling;
 pub mod dense;
 pub mod isa;
 pub mod kernels;
+mod memory;
 mod pages;
 pub mod pool;
 mod tensor;
@@ -20,6 +21,7 @@ mod weight;
 
 pub use backend::{Cpu, CpuError, CpuOptions};
 pub use cache::CpuCache;
+pub use memory::{MemoryOptions, MemoryPool, PoolStats};
 pub use tensor::CpuTensor;
 pub use topology::{CpuInfo, CpuInfoError, NumaNode, default_threads};
 pub use weight::CpuWeight;

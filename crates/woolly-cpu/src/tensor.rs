@@ -1,14 +1,15 @@
 //! Matrices of activations: aligned, row-major, with room for a fixed number of rows.
 
 use std::fmt;
+use std::sync::Arc;
 
 use woolly_tensor::BackendError;
 
-use crate::buffer::AlignedVec;
+use crate::memory::{Buffer, MemoryPool};
 
 /// A row-major `f32` matrix.
 pub struct CpuTensor {
-    values: AlignedVec<f32>,
+    values: Buffer,
     rows: usize,
     columns: usize,
     max_rows: usize,
@@ -21,10 +22,14 @@ impl fmt::Debug for CpuTensor {
 }
 
 impl CpuTensor {
-    pub(crate) fn new(max_rows: usize, columns: usize) -> Result<Self, BackendError> {
+    /// Takes the memory from `pool`, or from the system where there is none.
+    pub(crate) fn new(pool: Option<&Arc<MemoryPool>>, max_rows: usize, columns: usize) -> Result<Self, BackendError> {
         let refused = |bytes| BackendError::OutOfMemory { what: "activations", bytes };
         let len = max_rows.checked_mul(columns).ok_or(refused(usize::MAX))?;
-        let values = AlignedVec::try_zeroed(len).ok_or(refused(len.saturating_mul(4)))?;
+        let values = match pool {
+            Some(pool) => pool.take(len)?,
+            None => Buffer::try_zeroed(len).ok_or(refused(len.saturating_mul(4)))?,
+        };
         Ok(Self { values, rows: max_rows, columns, max_rows })
     }
 

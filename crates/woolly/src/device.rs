@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use woolly_cpu::{Cpu, CpuOptions};
+use woolly_cpu::{Cpu, CpuOptions, MemoryPool, PoolStats};
 use woolly_gguf::GGUFLoader;
 use woolly_model::observe::{Observed, Squares};
 use woolly_model::{Config, Decoder, LoadProgress, Runner, RunnerOptions};
@@ -44,8 +44,12 @@ impl Device {
         on_progress: &mut dyn FnMut(LoadProgress),
     ) -> Result<Box<dyn Loaded>, Error> {
         match self {
-            Self::Cpu => load(Cpu::new(cpu)?, loader, on_progress),
-            Self::Reference => load(Reference::new(), loader, on_progress),
+            Self::Cpu => {
+                let cpu = Cpu::new(cpu)?;
+                let pool = cpu.memory_pool().cloned();
+                load(cpu, pool, loader, on_progress)
+            }
+            Self::Reference => load(Reference::new(), None, loader, on_progress),
         }
     }
 
@@ -80,6 +84,8 @@ pub(crate) trait Loaded: Send + Sync {
     fn describe(&self) -> String;
     fn cache_spec(&self, blocks: usize, storage: CacheType) -> CacheSpec;
     fn decoder(&self, options: RunnerOptions) -> Result<Box<dyn Decoder>, Error>;
+    /// What the pool of activations holds, if there is one.
+    fn memory_pool(&self) -> Option<PoolStats>;
 }
 
 /// A model on a device that is watched, and what was seen so far.
@@ -92,21 +98,26 @@ fn watch<B: Backend>(backend: B, loader: &GGUFLoader) -> Result<Watched, Error> 
     let backend = Arc::new(Observed::new(backend));
     let model = Arc::new(woolly_model::Model::load(loader, &*backend, &mut |_| ())?);
     let squares = backend.clone();
-    Ok(Watched { loaded: Box::new(OnBackend { backend, model }), squares: Box::new(move || squares.squares()) })
+    Ok(Watched {
+        loaded: Box::new(OnBackend { backend, model, pool: None }),
+        squares: Box::new(move || squares.squares()),
+    })
 }
 
 struct OnBackend<B: Backend> {
     backend: Arc<B>,
     model: Arc<woolly_model::Model<B>>,
+    pool: Option<Arc<MemoryPool>>,
 }
 
 fn load<B: Backend>(
     backend: B,
+    pool: Option<Arc<MemoryPool>>,
     loader: &GGUFLoader,
     on_progress: &mut dyn FnMut(LoadProgress),
 ) -> Result<Box<dyn Loaded>, Error> {
     let model = woolly_model::Model::load(loader, &backend, on_progress)?;
-    Ok(Box::new(OnBackend { backend: Arc::new(backend), model: Arc::new(model) }))
+    Ok(Box::new(OnBackend { backend: Arc::new(backend), model: Arc::new(model), pool }))
 }
 
 impl<B: Backend> Loaded for OnBackend<B> {
@@ -124,5 +135,9 @@ impl<B: Backend> Loaded for OnBackend<B> {
 
     fn decoder(&self, options: RunnerOptions) -> Result<Box<dyn Decoder>, Error> {
         Ok(Box::new(Runner::new(self.backend.clone(), self.model.clone(), options)?))
+    }
+
+    fn memory_pool(&self) -> Option<PoolStats> {
+        self.pool.as_ref().map(|pool| pool.stats())
     }
 }

@@ -1,9 +1,9 @@
 //! What the processor has, and how much of it an engine uses.
 
 pub use woolly_cpu::isa::{CpuFeatures, FeatureError};
-pub use woolly_cpu::{CpuInfo, CpuInfoError, NumaNode};
+pub use woolly_cpu::{CpuInfo, CpuInfoError, NumaNode, PoolStats};
 
-use woolly_cpu::CpuOptions;
+use woolly_cpu::{CpuOptions, MemoryOptions};
 
 use crate::{Device, Error};
 
@@ -73,6 +73,42 @@ impl ThreadPoolConfig {
             Some((_, field, why)) => Err(Error::config(field, why)),
             None => Ok(()),
         }
+    }
+}
+
+/// Where activations and logits lie: everything that a step computes besides keys and values, which have a limit of their
+/// own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Whether they come from a pool of the model's own. Default off: from the system.
+    pub use_memory_pool: bool,
+    /// Most MiB of the pool; a session that needs more is refused. The pool takes memory as it is needed. Default 4096.
+    pub pool_size_mb: usize,
+    /// Bytes that the address of each buffer is a multiple of, a power of two; less than 64 is met by 64. Default 64.
+    pub pool_alignment: usize,
+    /// Whether the pool keeps buffers of closed sessions for new ones. Default on.
+    pub reuse_buffers: bool,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { use_memory_pool: false, pool_size_mb: 4096, pool_alignment: 64, reuse_buffers: true }
+    }
+}
+
+impl MemoryConfig {
+    /// Returns the rules of the pool, if there is to be one.
+    pub(crate) fn options(&self) -> Result<Option<MemoryOptions>, Error> {
+        if !self.use_memory_pool {
+            let why = "settings of the pool have no effect without it; set use_memory_pool, or leave them as they are";
+            return if *self == Self::default() { Ok(None) } else { Err(Error::config("memory", why)) };
+        }
+        if !self.pool_alignment.is_power_of_two() {
+            let why = format!("{} is no power of two", self.pool_alignment);
+            return Err(Error::config("pool_alignment", why));
+        }
+        let limit = self.pool_size_mb.saturating_mul(1 << 20);
+        Ok(Some(MemoryOptions { limit, alignment: self.pool_alignment, reuse: self.reuse_buffers }))
     }
 }
 

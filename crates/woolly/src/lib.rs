@@ -59,7 +59,9 @@ pub use compare::{CompareOptions, Comparison, Distribution, OnCompared};
 pub use completion::{Chunk, Completion, FinishReason, Usage};
 pub use device::Device;
 pub use error::{Error, ErrorKind};
-pub use hardware::{CpuFeatures, CpuInfo, CpuInfoError, DeviceConfig, FeatureError, NumaNode, ThreadPoolConfig};
+pub use hardware::{
+    CpuFeatures, CpuInfo, CpuInfoError, DeviceConfig, FeatureError, MemoryConfig, NumaNode, PoolStats, ThreadPoolConfig,
+};
 pub use inference::{
     AnswerStream, BatchConfig, BatchingMode, CacheCompression, CacheConfig, EngineConfig, EvictionPolicy, Inference,
     InferenceEngine, InferenceResult, InferenceSession, NextChunk, PaddingStrategy, PerformanceMetrics,
@@ -85,8 +87,9 @@ pub mod prelude {
     pub use crate::{
         BatchConfig, BatchingMode, CacheCompression, CacheConfig, CancelToken, Chat, Completion, CpuFeatures, CpuInfo,
         DeviceConfig, EngineConfig, Error, EvictionPolicy, FinishReason, GGUFLoader, GenerateOptions, InferenceEngine,
-        InferenceSession, Model, PaddingStrategy, PerformanceMonitor, QuantType, QuantizationConfig, SamplingParams,
-        SchedulingPolicy, Session, SessionConfig, Stream, ThreadPoolConfig, benchmark_perplexity, tensor,
+        InferenceSession, MemoryConfig, Model, PaddingStrategy, PerformanceMonitor, QuantType, QuantizationConfig,
+        SamplingParams, SchedulingPolicy, Session, SessionConfig, Stream, ThreadPoolConfig, benchmark_perplexity,
+        tensor,
     };
 }
 

@@ -13,7 +13,7 @@ use woolly_tensor::CacheType;
 use woolly_text::{ChatTemplate, Tokenizer};
 
 use crate::device::{Loaded, Watched};
-use crate::hardware::with_features;
+use crate::hardware::{MemoryConfig, PoolStats, with_features};
 use crate::{Chat, Completion, Device, Error, GenerateOptions, Session, Summary, plan};
 
 /// Context of a session when nothing is said: enough for a conversation, little enough to fit anywhere.
@@ -118,6 +118,11 @@ impl Model {
         self.0.loaded.describe()
     }
 
+    /// Returns what the pool of [`MemoryConfig`] holds; `None` without one.
+    pub fn memory_pool(&self) -> Option<PoolStats> {
+        self.0.loaded.memory_pool()
+    }
+
     /// Returns the file that the model was loaded from.
     pub(crate) fn file(&self) -> &GGUFLoader {
         &self.0.file
@@ -126,7 +131,8 @@ impl Model {
     /// Loads `file`, the same model with other data, with the settings of this one.
     pub(crate) fn reload(&self, file: &GGUFLoader) -> Result<Self, Error> {
         let Inner { device, cpu, context, cache_type, .. } = *self.0;
-        let builder = ModelBuilder { cpu, ..ModelBuilder::default() };
+        // A pool's limit is for one model, so that another is not given it, too.
+        let builder = ModelBuilder { cpu: CpuOptions { memory: None, ..cpu }, ..ModelBuilder::default() };
         builder.device(device).context(context).cache_type(cache_type).load_from(file)
     }
 
@@ -198,6 +204,7 @@ pub struct ModelBuilder<'a> {
     context: Option<usize>,
     cpu: CpuOptions,
     features: Option<CpuFeatures>,
+    memory: MemoryConfig,
     device: Device,
     cache_type: Option<CacheType>,
     on_progress: Option<Box<dyn FnMut(LoadProgress) + 'a>>,
@@ -228,6 +235,11 @@ impl<'a> ModelBuilder<'a> {
     /// Sets which of the processor's instructions are used; the default are all.
     pub fn cpu_features(self, features: CpuFeatures) -> Self {
         Self { features: Some(features), ..self }
+    }
+
+    /// Sets where activations and logits lie; the default is ordinary memory.
+    pub fn memory(self, memory: MemoryConfig) -> Self {
+        Self { memory, ..self }
     }
 
     /// Sets the device; the default is the CPU.
@@ -266,10 +278,14 @@ impl<'a> ModelBuilder<'a> {
         let summary = Summary::of(loader)?;
         // The architecture before the tokenizer: of two unknown things, it is the one to tell.
         let mut report = self.on_progress.take().unwrap_or_else(|| Box::new(|_| ()));
-        let cpu = match &self.features {
-            Some(features) => with_features(self.cpu, features)?,
-            None => self.cpu,
-        };
+        let mut cpu = CpuOptions { memory: self.memory.options()?, ..self.cpu };
+        if let Some(features) = &self.features {
+            cpu = with_features(cpu, features)?;
+        }
+        if cpu.memory.is_some() && self.device != Device::Cpu {
+            let why = format!("the device {} has no memory pool", self.device);
+            return Err(Error::config("use_memory_pool", why));
+        }
         let loaded = self.device.load(loader, cpu, &mut report)?;
         let tokenizer = Tokenizer::from_metadata(loader.metadata())?;
         let template = ChatTemplate::from_metadata(loader.metadata(), &tokenizer);

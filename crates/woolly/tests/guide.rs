@@ -40,6 +40,27 @@ fn batch_processing() {
 }
 
 #[test]
+#[expect(clippy::needless_update, reason = "spelled as in the guide")]
+fn memory_pool_architecture() {
+    // Configure memory pools
+    let config = EngineConfig {
+        memory: MemoryConfig {
+            use_memory_pool: true,
+            pool_size_mb: 4096,  // 4GB pool
+            pool_alignment: 64,  // Cache line aligned
+            reuse_buffers: true, // Recycle allocations
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let engine = InferenceEngine::new(config);
+    engine.load(Fixture::chat().write(dir.path())).expect("a valid model");
+    let session = engine.session().expect("a session");
+    assert!(session.model().memory_pool().is_some_and(|pool| pool.used_bytes > 0));
+}
+
+#[test]
 fn intelligent_kv_cache_management() {
     let config = SessionConfig {
         cache_config: CacheConfig {

@@ -152,6 +152,7 @@ fn every_field_of_the_configuration_does_something_or_is_refused() {
         num_threads: _,
         thread_affinity: _,
         numa_aware: _,
+        memory: MemoryConfig { use_memory_pool: _, pool_size_mb: _, pool_alignment: _, reuse_buffers: _ },
         device: DeviceConfig { device: _, cpu_features: _ },
         thread_pool: ThreadPoolConfig { num_threads: _, stealing_enabled: _, chunk_size: _, local_queue_capacity: _ },
         batching: _,
@@ -191,6 +192,7 @@ fn every_field_of_the_configuration_does_something_or_is_refused() {
     let both =
         EngineConfig { thread_pool: ThreadPoolConfig { num_threads: 3, ..Default::default() }, ..Default::default() };
     refused(load(both.with_threads(2)), "thread_pool.num_threads");
+    every_field_of_the_memory_pool_does_something(&path);
     let features = |cpu_features| {
         let device = DeviceConfig { cpu_features, ..DeviceConfig::default() };
         load(EngineConfig { device, ..EngineConfig::default() })
@@ -232,6 +234,41 @@ fn every_field_of_the_configuration_does_something_or_is_refused() {
     assert_eq!(tight.expect_err("the weights alone have more").kind(), ErrorKind::OutOfMemory);
     let queue = load(EngineConfig { max_queued: 0, ..EngineConfig::default() }).expect("a session");
     assert_eq!(queue.infer(&[5]).wait().map(drop).expect_err("no place").kind(), ErrorKind::Busy);
+}
+
+fn every_field_of_the_memory_pool_does_something(path: &std::path::Path) {
+    let pooled = MemoryConfig { use_memory_pool: true, ..MemoryConfig::default() };
+    let load = |memory| {
+        let engine = InferenceEngine::new(EngineConfig { memory, ..EngineConfig::default() });
+        engine.load(path)?;
+        engine.session()
+    };
+    assert_eq!(load(MemoryConfig::default()).expect("loaded").model().memory_pool(), None);
+    let small = MemoryConfig { pool_size_mb: 0, ..pooled };
+    let error = load(small).map(drop).expect_err("no room for anything").to_string();
+    assert!(error.contains("memory pool"), "{error}");
+    refused(load(MemoryConfig { pool_alignment: 48, ..pooled }), "pool_alignment");
+    refused(load(MemoryConfig { pool_size_mb: 7, ..MemoryConfig::default() }), "memory");
+    for reuse_buffers in [true, false] {
+        let model = Model::builder(path).memory(MemoryConfig { reuse_buffers, ..pooled }).load().expect("loaded");
+        let pool = || model.memory_pool().expect("a pool");
+        drop(model.session().expect("room"));
+        assert_eq!((pool().used_bytes, pool().idle_bytes > 0), (0, reuse_buffers));
+        let open = model.session().expect("room");
+        assert_eq!((pool().used_bytes > 0, pool().reused > 0), (true, reuse_buffers));
+        drop(open);
+    }
+    let session = load(pooled).expect("loaded");
+    let pool = || session.model().memory_pool().expect("a pool");
+    let before = pool();
+    let few = GenerateOptions::new().greedy().max_tokens(4);
+    session.infer_with(&session.encode("a"), few).wait().expect("an answer");
+    assert_eq!(pool(), before, "nothing is taken during inference");
+    let bytes = |pool_alignment| {
+        let session = load(MemoryConfig { pool_alignment, ..pooled }).expect("loaded");
+        session.model().memory_pool().expect("a pool").used_bytes
+    };
+    assert!(bytes(4096) > bytes(64), "the room before an aligned address counts");
 }
 
 #[test]

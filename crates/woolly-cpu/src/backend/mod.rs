@@ -12,7 +12,7 @@ mod tests;
 mod tiled;
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use woolly_tensor::{Activation, Attention, Backend, BackendError, CacheSpec, Experts, Norm, Projection, WeightSource};
 
@@ -23,6 +23,7 @@ use crate::kernels::disjoint::Disjoint;
 use crate::kernels::gemm::Panel;
 use crate::kernels::gemv::MAX_COLUMNS;
 use crate::kernels::norm::rms_norm;
+use crate::memory::{MemoryOptions, MemoryPool};
 use crate::pool::ThreadPool;
 use crate::tensor::CpuTensor;
 use crate::topology::{self, CpuInfo};
@@ -43,6 +44,8 @@ pub struct CpuOptions {
     /// Whether all threads stay on one memory node, that of the first processor allowed; without effect where the system
     /// names no nodes. The default number of threads is then that of the node's cores.
     pub one_node: bool,
+    /// Take activations and logits from a pool with these rules; from the system when absent.
+    pub memory: Option<MemoryOptions>,
 }
 
 impl CpuOptions {
@@ -74,6 +77,9 @@ pub enum CpuError {
         /// The best level of this processor.
         best: Level,
     },
+    /// The memory pool cannot be as asked.
+    #[error(transparent)]
+    Memory(BackendError),
     /// The system refused a thread.
     #[error("cannot start {threads} threads: {source}; ask for fewer")]
     Threads {
@@ -89,6 +95,7 @@ pub enum CpuError {
 pub struct Cpu {
     level: Level,
     pool: ThreadPool,
+    memory: Option<Arc<MemoryPool>>,
     shared: Mutex<Shared>,
     lanes: Box<[Mutex<Lane>]>,
 }
@@ -151,7 +158,8 @@ impl Cpu {
         let pool =
             ThreadPool::bound(threads, &options.places()).map_err(|source| CpuError::Threads { threads, source })?;
         let lanes = (0..threads).map(|_| Mutex::new(Lane::new())).collect();
-        Ok(Self { level, pool, shared: Mutex::default(), lanes })
+        let memory = options.memory.map(MemoryPool::new).transpose().map_err(CpuError::Memory)?.map(Arc::new);
+        Ok(Self { level, pool, memory, shared: Mutex::default(), lanes })
     }
 
     /// Returns the instruction set in use.
@@ -162,6 +170,11 @@ impl Cpu {
     /// Returns the number of threads in use.
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// Returns the pool that activations come from, if there is one.
+    pub fn memory_pool(&self) -> Option<&Arc<MemoryPool>> {
+        self.memory.as_ref()
     }
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
@@ -219,7 +232,7 @@ impl Backend for Cpu {
     }
 
     fn tensor(&self, max_rows: usize, columns: usize) -> Result<CpuTensor, BackendError> {
-        CpuTensor::new(max_rows, columns)
+        CpuTensor::new(self.memory.as_ref(), max_rows, columns)
     }
 
     fn resize(&self, tensor: &mut CpuTensor, rows: usize) -> Result<(), BackendError> {

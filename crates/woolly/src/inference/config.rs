@@ -9,7 +9,7 @@ use woolly_gguf::GGUFLoader;
 use woolly_tensor::{BLOCK_TOKENS, CacheType};
 
 use super::{BatchingMode, SessionConfig};
-use crate::hardware::{DeviceConfig, ThreadPoolConfig};
+use crate::hardware::{DeviceConfig, MemoryConfig, ThreadPoolConfig};
 use crate::quantize::{QuantType, QuantizeOptions, quantize_in_memory};
 use crate::{Error, Model, ModelBuilder, memory};
 
@@ -36,6 +36,8 @@ pub struct EngineConfig {
     /// Whether threads stay on one memory node, that of the first processor allowed. Default off; it changes nothing on
     /// machines with one node.
     pub numa_aware: bool,
+    /// Where activations and logits lie.
+    pub memory: MemoryConfig,
     /// The device and its instructions.
     pub device: DeviceConfig,
     /// How work is spread over threads. Its `num_threads` counts where this configuration's own is 0.
@@ -78,6 +80,7 @@ impl Default for EngineConfig {
             num_threads: 0,
             thread_affinity: false,
             numa_aware: false,
+            memory: MemoryConfig::default(),
             device: DeviceConfig::default(),
             thread_pool: ThreadPoolConfig::default(),
             batching: BatchingMode::default(),
@@ -231,7 +234,7 @@ impl EngineConfig {
 
     fn builder(&self, threads: usize) -> ModelBuilder<'static> {
         let DeviceConfig { device, cpu_features } = self.device;
-        let builder = ModelBuilder::default().device(device).cpu_features(cpu_features);
+        let builder = ModelBuilder::default().device(device).cpu_features(cpu_features).memory(self.memory);
         let builder = builder.pin_threads(self.thread_affinity).one_node(self.numa_aware);
         let builder = if threads > 0 { builder.threads(threads) } else { builder };
         match self.context {
@@ -248,6 +251,7 @@ impl EngineConfig {
             ("num_threads", self.num_threads != default.num_threads),
             ("thread_affinity", self.thread_affinity != default.thread_affinity),
             ("numa_aware", self.numa_aware != default.numa_aware),
+            ("memory", self.memory != default.memory),
             ("device", self.device != default.device),
             ("thread_pool", self.thread_pool != default.thread_pool),
             ("context", self.context != default.context),
