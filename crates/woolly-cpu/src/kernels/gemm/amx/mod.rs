@@ -334,11 +334,13 @@ impl<'a> Feeder<'a> {
     /// Decodes the next `parts` parts, or those that are left.
     #[inline]
     fn feed(&mut self, parts: usize) {
-        for _ in 0..parts.min(self.left) {
-            // SAFETY: the unit was checked when it was started, and the part is one of its parts. That the instructions
+        let mut rest = parts.min(self.left);
+        while rest > 0 {
+            let now = rest.min(self.parts - self.part);
+            // SAFETY: the unit was checked when it was started, and the parts are some of its parts. That the instructions
             // are there is proved by the tiles of the thread.
-            unsafe { (self.unpack)(&mut self.unit, self.part) };
-            (self.left, self.part) = (self.left - 1, self.part + 1);
+            unsafe { (self.unpack)(&mut self.unit, self.part..self.part + now) };
+            (rest, self.left, self.part) = (rest - now, self.left - now, self.part + now);
             if self.part == self.parts {
                 self.next_unit();
             }

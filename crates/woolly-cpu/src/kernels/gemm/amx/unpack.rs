@@ -6,6 +6,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use woolly_quant::TensorType;
 
@@ -32,11 +33,12 @@ pub(super) struct Unit {
     pub(super) lines: [f32; 16],
 }
 
-/// Decodes one part of a unit, [`PART`] columns or what is left; the last step is filled up with zeros. Parts go in order.
+/// Decodes parts of a unit, [`PART`] columns or what is left each; the last step is filled up with zeros. Parts go in
+/// order, in one call or several.
 ///
 /// # Safety
-/// The processor has what [`crate::isa::Amx`] proves; the unit's bytes are readable, its rows writable; the part exists.
-pub(super) type Unpack = unsafe fn(&mut Unit, usize);
+/// The processor has what [`crate::isa::Amx`] proves; the unit's bytes are readable, its rows writable; the parts exist.
+pub(super) type Unpack = unsafe fn(&mut Unit, Range<usize>);
 
 /// Returns the function that decodes a type.
 pub(super) fn of(ty: TensorType) -> Unpack {
@@ -54,8 +56,8 @@ pub(super) fn of(ty: TensorType) -> Unpack {
 
 /// Any type, by its codec: the first part decodes the whole unit.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn decoded(unit: &mut Unit, part: usize) {
-    if part > 0 {
+unsafe fn decoded(unit: &mut Unit, parts: Range<usize>) {
+    if parts.start > 0 {
         return;
     }
     let mut values = [0.0; UNIT];
@@ -83,10 +85,10 @@ unsafe fn put(unit: &Unit, step: usize, values: __m512i) {
     unsafe { _mm512_store_si512(unit.to.add(step * STEP).cast(), values) };
 }
 
-/// Returns the steps of a part that exist.
+/// Returns the steps of parts that exist.
 #[inline]
-fn steps(unit: &Unit, part: usize) -> std::ops::Range<usize> {
-    2 * part..(2 * part + 2).min(unit.columns.div_ceil(COLUMNS))
+fn steps(unit: &Unit, parts: Range<usize>) -> Range<usize> {
+    2 * parts.start..(2 * parts.end).min(unit.columns.div_ceil(COLUMNS))
 }
 
 /// Returns the mask of the columns of a step that exist.
@@ -97,8 +99,8 @@ fn mask(unit: &Unit, step: usize) -> u32 {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn f16(unit: &mut Unit, part: usize) {
-    for step in steps(unit, part) {
+unsafe fn f16(unit: &mut Unit, parts: Range<usize>) {
+    for step in steps(unit, parts) {
         // SAFETY: the mask covers the columns there are.
         unsafe {
             let halves = _mm512_maskz_loadu_epi16(mask(unit, step), unit.from.cast::<i16>().add(step * COLUMNS));
@@ -110,8 +112,8 @@ unsafe fn f16(unit: &mut Unit, part: usize) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn same(unit: &mut Unit, part: usize) {
-    for step in steps(unit, part) {
+unsafe fn same(unit: &mut Unit, parts: Range<usize>) {
+    for step in steps(unit, parts) {
         // SAFETY: the mask covers the columns there are.
         unsafe {
             let from = unit.from.cast::<i16>().add(step * COLUMNS);
@@ -137,9 +139,9 @@ fn iota() -> __m512 {
 
 /// Q4_0: f16 scale, 16 bytes of two codes; the low halves are the first 16 elements.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx512vbmi")]
-unsafe fn q4_0(unit: &mut Unit, part: usize) {
+unsafe fn q4_0(unit: &mut Unit, parts: Range<usize>) {
     let levels = _mm512_sub_ps(iota(), _mm512_set1_ps(8.0));
-    for step in steps(unit, part) {
+    for step in steps(unit, parts) {
         // SAFETY: a block is 18 bytes for 32 columns.
         unsafe {
             let block = unit.from.add(18 * step);
@@ -155,8 +157,8 @@ unsafe fn q4_0(unit: &mut Unit, part: usize) {
 
 /// Q8_0: f16 scale, 32 signed bytes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn q8_0(unit: &mut Unit, part: usize) {
-    for step in steps(unit, part) {
+unsafe fn q8_0(unit: &mut Unit, parts: Range<usize>) {
+    for step in steps(unit, parts) {
         // SAFETY: a block is 34 bytes for 32 columns.
         unsafe {
             let block = unit.from.add(34 * step);
@@ -207,29 +209,31 @@ unsafe fn scales_and_minimums(unit: &mut Unit) {
 /// Q4_K: f16 scale and minimum, 12 bytes of 6-bit scales and minimums of 32, 128 bytes of codes in runs of 32 bytes,
 /// whose low halves are 32 elements and their high halves the next.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn q4_k(unit: &mut Unit, part: usize) {
+unsafe fn q4_k(unit: &mut Unit, parts: Range<usize>) {
     // SAFETY: a block is 144 bytes for 256 columns.
     unsafe {
-        if part == 0 {
+        if parts.start == 0 {
             scales_and_minimums(unit);
         }
         let lines = &unit.lines;
         let level = |g: usize| _mm512_fmadd_ps(iota(), _mm512_set1_ps(lines[g]), _mm512_set1_ps(lines[8 + g]));
-        let table = bf16(level(2 * part), level(2 * part + 1));
-        let codes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(unit.from.add(16 + 32 * part).cast()));
-        let low = _mm512_and_si512(codes, _mm512_set1_epi16(15));
-        let high = _mm512_or_si512(_mm512_srli_epi16::<4>(codes), _mm512_set1_epi16(16));
-        put(unit, 2 * part, _mm512_permutexvar_epi16(low, table));
-        put(unit, 2 * part + 1, _mm512_permutexvar_epi16(high, table));
+        for part in parts {
+            let table = bf16(level(2 * part), level(2 * part + 1));
+            let codes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(unit.from.add(16 + 32 * part).cast()));
+            let low = _mm512_and_si512(codes, _mm512_set1_epi16(15));
+            let high = _mm512_or_si512(_mm512_srli_epi16::<4>(codes), _mm512_set1_epi16(16));
+            put(unit, 2 * part, _mm512_permutexvar_epi16(low, table));
+            put(unit, 2 * part + 1, _mm512_permutexvar_epi16(high, table));
+        }
     }
 }
 
 /// Q5_K: as Q4_K, with 32 bytes of fifth bits before the codes: bit `g` of each is that of group `g`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn q5_k(unit: &mut Unit, part: usize) {
+unsafe fn q5_k(unit: &mut Unit, parts: Range<usize>) {
     // SAFETY: a block is 176 bytes for 256 columns.
     unsafe {
-        if part == 0 {
+        if parts.start == 0 {
             scales_and_minimums(unit);
         }
         let lines = &unit.lines;
@@ -240,43 +244,49 @@ unsafe fn q5_k(unit: &mut Unit, part: usize) {
             bf16(_mm512_fmadd_ps(iota, scale, minimum), _mm512_fmadd_ps(upper, scale, minimum))
         };
         let flags = _mm512_cvtepu8_epi16(_mm256_loadu_si256(unit.from.add(16).cast()));
-        let codes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(unit.from.add(48 + 32 * part).cast()));
-        let shifted = _mm512_srl_epi16(_mm512_slli_epi16::<4>(flags), _mm_cvtsi32_si128(2 * part as i32));
-        let bits = [shifted, _mm512_srli_epi16::<1>(shifted)];
-        let codes = [codes, _mm512_srli_epi16::<4>(codes)];
-        for h in 0..2 {
-            let index = _mm512_or_si512(_mm512_and_si512(codes[h], nibble), _mm512_and_si512(bits[h], fifth));
-            put(unit, 2 * part + h, _mm512_permutexvar_epi16(index, table(2 * part + h)));
+        for part in parts {
+            let codes = _mm512_cvtepu8_epi16(_mm256_loadu_si256(unit.from.add(48 + 32 * part).cast()));
+            let shifted = _mm512_srl_epi16(_mm512_slli_epi16::<4>(flags), _mm_cvtsi32_si128(2 * part as i32));
+            let bits = [shifted, _mm512_srli_epi16::<1>(shifted)];
+            let codes = [codes, _mm512_srli_epi16::<4>(codes)];
+            for h in 0..2 {
+                let index = _mm512_or_si512(_mm512_and_si512(codes[h], nibble), _mm512_and_si512(bits[h], fifth));
+                put(unit, 2 * part + h, _mm512_permutexvar_epi16(index, table(2 * part + h)));
+            }
         }
     }
 }
 
 /// Q6_K: 128 bytes of low and 64 of high bits in two halves, 16 signed scales of 16 elements, f16 scale.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn q6_k(unit: &mut Unit, part: usize) {
+unsafe fn q6_k(unit: &mut Unit, parts: Range<usize>) {
     // SAFETY: a block is 210 bytes for 256 columns.
     unsafe {
         let block = unit.from;
-        if part == 0 {
+        if parts.start == 0 {
             let whole = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(block.add(192).cast())));
             _mm512_storeu_ps(unit.lines.as_mut_ptr(), _mm512_mul_ps(whole, half(block.add(208))));
         }
-        // Of each half, the first part takes the low four bits and bits 0 and 1, then 2 and 3 of the high bytes, the
-        // second part the high four bits and bits 4 and 5, then 6 and 7.
-        let (n, shift) = (part / 2, _mm_cvtsi32_si128(4 * (part % 2) as i32));
-        let low = _mm512_srl_epi16(_mm512_loadu_si512(block.add(64 * n).cast()), shift);
-        let high = _mm256_srl_epi16(_mm256_loadu_si256(block.add(128 + 32 * n).cast()), shift);
-        let high =
-            _mm512_inserti64x4::<1>(_mm512_castsi256_si512(_mm256_slli_epi16::<4>(high)), _mm256_slli_epi16::<2>(high));
-        let low = _mm512_and_si512(low, _mm512_set1_epi8(15));
-        let code = _mm512_or_si512(low, _mm512_and_si512(high, _mm512_set1_epi8(48)));
-        let mut codes = [0_u8; PART];
-        _mm512_storeu_si512(codes.as_mut_ptr().cast(), _mm512_sub_epi8(code, _mm512_set1_epi8(32)));
-        asm!("/* {} */", in(reg) codes.as_mut_ptr(), options(nostack, preserves_flags));
-        for h in 0..2 {
-            let lines = unit.lines.as_ptr().add(4 * part + 2 * h);
-            let (low, high) = (_mm512_set1_ps(*lines), _mm512_set1_ps(*lines.add(1)));
-            put(unit, 2 * part + h, scaled(codes[32 * h..][..32].as_ptr(), low, high));
+        for part in parts {
+            // Of each half, the first part takes the low four bits and bits 0 and 1, then 2 and 3 of the high bytes, the
+            // second part the high four bits and bits 4 and 5, then 6 and 7.
+            let (n, shift) = (part / 2, _mm_cvtsi32_si128(4 * (part % 2) as i32));
+            let low = _mm512_srl_epi16(_mm512_loadu_si512(block.add(64 * n).cast()), shift);
+            let high = _mm256_srl_epi16(_mm256_loadu_si256(block.add(128 + 32 * n).cast()), shift);
+            let high = _mm512_inserti64x4::<1>(
+                _mm512_castsi256_si512(_mm256_slli_epi16::<4>(high)),
+                _mm256_slli_epi16::<2>(high),
+            );
+            let low = _mm512_and_si512(low, _mm512_set1_epi8(15));
+            let code = _mm512_or_si512(low, _mm512_and_si512(high, _mm512_set1_epi8(48)));
+            let mut codes = [0_u8; PART];
+            _mm512_storeu_si512(codes.as_mut_ptr().cast(), _mm512_sub_epi8(code, _mm512_set1_epi8(32)));
+            asm!("/* {} */", in(reg) codes.as_mut_ptr(), options(nostack, preserves_flags));
+            for h in 0..2 {
+                let lines = unit.lines.as_ptr().add(4 * part + 2 * h);
+                let (low, high) = (_mm512_set1_ps(*lines), _mm512_set1_ps(*lines.add(1)));
+                put(unit, 2 * part + h, scaled(codes[32 * h..][..32].as_ptr(), low, high));
+            }
         }
     }
 }
@@ -303,9 +313,10 @@ mod tests {
                 found.fill(f32_to_bf16(f32::NAN));
                 let mut unit =
                     Unit { ty, from: bytes[1..].as_ptr(), columns, to: found.as_mut_ptr(), lines: [0.0; 16] };
-                for part in 0..columns.div_ceil(PART) {
+                // The first part by itself, the others together.
+                for parts in [0..1, 1..columns.div_ceil(PART)] {
                     // SAFETY: AMX was found, the bytes are those of the columns, and eight rows are writable.
-                    unsafe { of(ty)(&mut unit, part) };
+                    unsafe { of(ty)(&mut unit, parts) };
                 }
                 for (e, &want) in expected.iter().enumerate().take(columns.next_multiple_of(COLUMNS)) {
                     let found = bf16_to_f32(found[e / COLUMNS * STEP + e % COLUMNS]);
