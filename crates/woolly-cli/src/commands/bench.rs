@@ -54,10 +54,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", value_parser = parse_ranges)]
     ubatch_size: Vec<Ranges>,
     /// Storage of keys (-ctk) [default: f16]
-    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = parse_cache)]
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     cache_type_k: Vec<CacheType>,
     /// Storage of values (-ctv), the same as that of keys [default: that of keys]
-    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = parse_cache)]
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     cache_type_v: Vec<CacheType>,
     /// Numbers of threads [default: the physical cores this process may use]
     #[arg(short, long, value_name = "N", value_parser = parse_ranges)]
@@ -188,14 +188,6 @@ fn positive(flag: &str, values: Vec<usize>) -> Result<Vec<usize>, Failure> {
 fn parse_pair(text: &str) -> Result<(usize, usize), String> {
     let pair = text.split_once(',').and_then(|(prompt, generate)| prompt.parse().ok().zip(generate.parse().ok()));
     pair.ok_or_else(|| "expected two counts such as 512,128".to_owned())
-}
-
-fn parse_cache(name: &str) -> Result<CacheType, String> {
-    match name {
-        "f32" => Ok(CacheType::F32),
-        "f16" => Ok(CacheType::F16),
-        _ => Err("known are f32 and f16".to_owned()),
-    }
 }
 
 fn synthetic_help() -> String {

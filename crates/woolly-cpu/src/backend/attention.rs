@@ -10,8 +10,10 @@ use woolly_tensor::{Attention, BLOCK_TOKENS, BackendError, Batch, Rope, Sequence
 use super::linear::{at_least, each_item};
 use super::{Cpu, Lane, MANY_ROWS, NormVector, norm_vector};
 use crate::cache::{CpuCache, Layout};
+#[cfg(target_arch = "x86_64")]
+use crate::isa::Amx;
 use crate::isa::Level;
-use crate::kernels::attention::{self as kernel, Part, QUERIES, Span, Upcoming};
+use crate::kernels::attention::{self as kernel, Part, QUERIES, Span, State, Upcoming};
 use crate::kernels::disjoint::Disjoint;
 use crate::kernels::storage::store;
 use crate::kernels::{norm, rope};
@@ -146,7 +148,8 @@ fn run(
     };
     tokens.store_all(cpu, &scratch.groups, &mut scratch.written);
 
-    list_items(&batch, kv_heads, group, shape.window, &mut scratch.items);
+    let cut = Cut { kv_heads, group, window: shape.window, many: queries_of_many(cpu.level) };
+    list_items(&batch, cut, &mut scratch.items);
     let partial = scratch.items.iter().filter(|item| item.partial.is_some()).count();
     let part_len = 2 + shape.value_length;
     let pass = Pass {
@@ -272,18 +275,39 @@ impl NewTokens<'_> {
     }
 }
 
+/// How work is cut into items.
+#[derive(Clone, Copy)]
+struct Cut {
+    kv_heads: usize,
+    group: usize,
+    window: Option<usize>,
+    /// Most vectors of an item of a sequence of many rows.
+    many: usize,
+}
+
+/// Returns how many vectors of a sequence of many rows the kernel of `level` takes at once.
+fn queries_of_many(level: Level) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    if level >= Level::Amx {
+        return kernel::amx::QUERIES;
+    }
+    let _ = level;
+    QUERIES
+}
+
 /// Lists what is to be attended to what. Sequences of many rows come last row first: late rows have most to read.
-fn list_items(batch: &Batch<'_>, kv_heads: usize, group: usize, window: Option<usize>, items: &mut Vec<Item>) {
+fn list_items(batch: &Batch<'_>, cut: Cut, items: &mut Vec<Item>) {
+    let Cut { kv_heads, group, window, many } = cut;
     items.clear();
     let mut partial = 0;
     for (index, sequence) in batch.sequences.iter().enumerate() {
         let vectors = sequence.rows.len() * group;
-        let span = match sequence.rows.len() {
-            0..=MANY_ROWS => sequence.end().div_ceil(PARTS).next_multiple_of(SPAN),
-            _ => usize::MAX,
+        let (span, most) = match sequence.rows.len() {
+            0..=MANY_ROWS => (sequence.end().div_ceil(PARTS).next_multiple_of(SPAN), QUERIES),
+            _ => (usize::MAX, many),
         };
-        for start in (0..vectors).step_by(QUERIES).rev() {
-            let vectors = start..vectors.min(start + QUERIES);
+        for start in (0..vectors).step_by(most).rev() {
+            let vectors = start..vectors.min(start + most);
             let seen = union(sequence, &vectors, group, window);
             let first = seen.start / span * span;
             let parts = (seen.end - first).div_ceil(span);
@@ -335,13 +359,14 @@ impl Pass<'_> {
     fn attend(&self, lane: &mut Lane, item: &Item, then: Option<&Item>) {
         let sequence = &self.batch.sequences[item.sequence];
         let (length, n) = (self.layout.key_length, item.vectors.len());
-        let mut seen: [Range<usize>; QUERIES] = std::array::from_fn(|_| 0..0);
-        let queries = at_least(&mut lane.queries, n * length);
+        let Lane { queries, seen, .. } = lane;
+        seen.clear();
+        let queries = at_least(queries, n * length);
         for (i, vector) in item.vectors.clone().enumerate() {
             let (offset, head) = (vector / self.group, item.head * self.group + vector % self.group);
             let from = &self.q.row(sequence.rows.start + offset)[head * length..][..length];
             queries[i * length..(i + 1) * length].copy_from_slice(from);
-            seen[i] = visible(sequence.start + offset, self.window);
+            seen.push(visible(sequence.start + offset, self.window));
         }
         let span = Span {
             layout: self.layout,
@@ -350,7 +375,7 @@ impl Pass<'_> {
             blocks: sequence.blocks,
             positions: item.positions.clone(),
             queries,
-            visible: &seen[..n],
+            visible: seen,
             scale: self.scale,
             softcap: self.softcap,
             then: then.map(|item| Upcoming {
@@ -359,9 +384,25 @@ impl Pass<'_> {
                 position: item.positions.start,
             }),
         };
+        #[cfg(target_arch = "x86_64")]
+        if self.level >= Level::Amx
+            && sequence.rows.len() > MANY_ROWS
+            && let Some(amx) = Amx::new()
+        {
+            kernel::amx::attend(amx, &span, &mut lane.tiled_attention);
+            for (i, vector) in item.vectors.clone().enumerate() {
+                // SAFETY: sequences of many rows are not cut along their context: this item alone has these vectors.
+                lane.tiled_attention.finish(i, unsafe { self.output(item, vector) });
+            }
+            return;
+        }
         kernel::attend(self.level, &span, &mut lane.attention);
+        self.keep(item, &lane.attention);
+    }
+
+    /// Writes the results of an item, or its partial ones to their place.
+    fn keep(&self, item: &Item, state: &State) {
         for (i, vector) in item.vectors.clone().enumerate() {
-            let state = &lane.attention;
             let Some(place) = item.partial else {
                 // SAFETY: without parts, this item is the only one with these vectors.
                 kernel::finish(&self.layout, state, i, unsafe { self.output(item, vector) });

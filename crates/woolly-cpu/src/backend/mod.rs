@@ -12,6 +12,7 @@ mod tests;
 mod tiled;
 
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use woolly_tensor::{Activation, Attention, Backend, BackendError, CacheSpec, Experts, Norm, Projection, WeightSource};
@@ -117,7 +118,11 @@ struct Lane {
     #[cfg(target_arch = "x86_64")]
     tiled: crate::kernels::gemm::amx::Scratch,
     attention: State,
+    #[cfg(target_arch = "x86_64")]
+    tiled_attention: crate::kernels::attention::amx::Scratch,
     queries: Vec<f32>,
+    /// The positions that each query sees.
+    seen: Vec<Range<usize>>,
 }
 
 impl std::fmt::Debug for Lane {
@@ -136,7 +141,10 @@ impl Lane {
             #[cfg(target_arch = "x86_64")]
             tiled: crate::kernels::gemm::amx::Scratch::new(),
             attention,
+            #[cfg(target_arch = "x86_64")]
+            tiled_attention: crate::kernels::attention::amx::Scratch::default(),
             queries,
+            seen: Vec::new(),
         }
     }
 }

@@ -163,6 +163,29 @@ impl Tiles {
         }
     }
 
+    /// Adds the product of one step of each operand to the results, both operands being sums of a high and a low part;
+    /// the product of the low parts is left out.
+    ///
+    /// # Safety
+    /// [`STEP`](Self::STEP) numbers are readable at all four.
+    #[inline(always)]
+    pub unsafe fn split_step(&self, [left, left_low]: [*const u16; 2], [right, right_low]: [*const u16; 2]) {
+        // SAFETY: tiles are configured while `self` lives; the caller vouches for the memory.
+        unsafe {
+            asm!("tileloadd tmm4, [{a} + {s}]", "tileloadd tmm6, [{d} + {s}]", "tdpbf16ps tmm0, tmm4, tmm6",
+                 "tileloadd tmm7, [{d} + {s} + 1024]", "tdpbf16ps tmm1, tmm4, tmm7",
+                 "tileloadd tmm5, [{a} + {s} + 1024]", "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7",
+                 "tileloadd tmm6, [{b} + {s}]", "tdpbf16ps tmm0, tmm4, tmm6",
+                 "tileloadd tmm7, [{b} + {s} + 1024]", "tdpbf16ps tmm1, tmm4, tmm7",
+                 "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7",
+                 "tileloadd tmm4, [{c} + {s}]", "tdpbf16ps tmm0, tmm4, tmm6", "tdpbf16ps tmm1, tmm4, tmm7",
+                 "tileloadd tmm5, [{c} + {s} + 1024]", "tdpbf16ps tmm2, tmm5, tmm6", "tdpbf16ps tmm3, tmm5, tmm7",
+                 a = in(reg) left, b = in(reg) right, c = in(reg) left_low, d = in(reg) right_low, s = in(reg) 64_usize,
+                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _, options(nostack));
+        }
+    }
+
     /// As [`step`](Self::step) for one tile of the right operand; only the results `(0, 0)` and `(1, 0)` change.
     ///
     /// # Safety

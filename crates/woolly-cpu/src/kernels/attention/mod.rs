@@ -3,7 +3,10 @@
 //! Works through chunks of 128 positions: scores of a tile of queries (keys in the lanes), their softmax relative to the
 //! running maximum (Milakov and Gimelshein, 2018), the weighted sum of values (elements in the lanes). The result is a
 //! [`State`] that can be merged with those of other ranges. Everything is `f32`, whatever the cache stores. Exponentials
-//! are powers of two: the factor log₂ e is in the queries.
+//! are powers of two: the factor log₂ e is in the queries. [`amx`] does the same for many query vectors on tiles.
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -98,13 +101,8 @@ impl State {
 
 /// Attends all queries of `span`; what `state` held is lost.
 pub(crate) fn attend(level: Level, span: &Span<'_>, state: &mut State) {
-    let n = span.visible.len();
-    assert!(n <= QUERIES && span.queries.len() == n * span.layout.key_length, "attention: queries do not fit");
-    assert!(span.positions.end <= span.blocks.len() * BLOCK_TOKENS, "attention: positions without a block");
-    assert!(span.head + span.layout.head <= span.layout.block, "attention: head outside the block");
-    let blocks = span.cache.len() / span.layout.block.max(1);
-    assert!(span.blocks.iter().all(|&b| (b as usize) < blocks), "attention: block outside the cache");
-    state.reset(n, span.layout.columns);
+    check(span, QUERIES);
+    state.reset(span.visible.len(), span.layout.columns);
     match span.layout.storage {
         CacheType::F32 => dispatch(level, Attend { span, state, storage: F32, ahead: Ahead::NOTHING }),
         CacheType::Q8 => dispatch(level, Attend { span, state, storage: Q8, ahead: Ahead::NOTHING }),
@@ -112,6 +110,16 @@ pub(crate) fn attend(level: Level, span: &Span<'_>, state: &mut State) {
         // The type is open to additions, but a layout exists only for those that are known here.
         _ => dispatch(level, Attend { span, state, storage: F16, ahead: Ahead::NOTHING }),
     }
+}
+
+/// Checks what the kernels rely on.
+fn check(span: &Span<'_>, queries: usize) {
+    let n = span.visible.len();
+    assert!(n <= queries && span.queries.len() == n * span.layout.key_length, "attention: queries do not fit");
+    assert!(span.positions.end <= span.blocks.len() * BLOCK_TOKENS, "attention: positions without a block");
+    assert!(span.head + span.layout.head <= span.layout.block, "attention: head outside the block");
+    let blocks = span.cache.len() / span.layout.block.max(1);
+    assert!(span.blocks.iter().all(|&b| (b as usize) < blocks), "attention: block outside the cache");
 }
 
 struct Attend<'a, T> {
