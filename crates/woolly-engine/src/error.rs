@@ -71,6 +71,9 @@ pub enum Error {
     /// The samplers left nothing to choose from.
     #[error("no token is left to choose from")]
     NoCandidates,
+    /// A session could not be saved or restored.
+    #[error(transparent)]
+    Session(#[from] crate::kv::SessionError),
     /// The decoder failed.
     #[error(transparent)]
     Model(#[from] woolly_model::Error),

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use woolly_cpu::CpuOptions;
 use woolly_cpu::isa::CpuFeatures;
 use woolly_engine::Generator;
+use woolly_engine::kv::Fingerprint;
 use woolly_gguf::GGUFLoader;
 use woolly_model::{Config, Decoder, LoadProgress, RunnerOptions};
-use woolly_tensor::CacheType;
+use woolly_tensor::{CacheSpec, CacheType};
 use woolly_text::{ChatTemplate, Tokenizer};
 
 use crate::device::{Loaded, Watched};
@@ -159,6 +160,28 @@ impl Model {
     /// Returns how keys and values are stored.
     pub(crate) fn cache_type(&self) -> CacheType {
         self.0.cache_type
+    }
+
+    /// Returns the shape of a cache of one block.
+    pub(crate) fn cache_spec(&self, storage: CacheType) -> CacheSpec {
+        self.0.loaded.cache_spec(1, storage)
+    }
+
+    /// Returns a fingerprint of the model and the kind of device: all metadata, and of each tensor its name, type, shape and
+    /// first bytes, so that models that differ in their weights only are told apart.
+    pub(crate) fn fingerprint(&self) -> Fingerprint {
+        const SAMPLE: usize = 256;
+        let file = &self.0.file;
+        let mut found = Fingerprint::new().with(self.0.device.name().as_bytes());
+        for (key, value) in file.metadata().iter() {
+            found = found.with(key.as_bytes()).with(format!("{value:?}").as_bytes());
+        }
+        for tensor in file.tensors() {
+            let bytes = tensor.bytes();
+            found = found.with(format!("{} {:?} {:?}", tensor.name(), tensor.ty(), tensor.dims()).as_bytes());
+            found = found.with(&bytes[..bytes.len().min(SAMPLE)]);
+        }
+        found
     }
 
     /// Returns the bytes of one cache block of this model.

@@ -331,3 +331,36 @@ fn a_loaded_model_refuses_settings_that_come_too_late() {
     }
     assert!(InferenceEngine::new(default()).load_model(&model).is_ok());
 }
+
+#[test]
+fn a_session_is_saved_and_goes_on_elsewhere() {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("session.kv");
+    let few = |count| GenerateOptions::new().greedy().max_tokens(count).ignore_end();
+    let first = engine(EngineConfig::default());
+    let session = first.session().expect("a session");
+    let prompt = session.encode("a");
+    let answer = session.infer_with(&prompt, few(60)).wait().expect("an answer");
+    let known = [prompt, answer.tokens].concat();
+    assert_eq!(session.save(&known, &path).expect("written"), known.len() - 1);
+    assert!(!dir.path().join("session.kv.partial").exists());
+
+    let second = engine(EngineConfig::default());
+    let other = second.session().expect("a session");
+    let tokens = other.restore(&path).expect("the same model");
+    assert_eq!(tokens, known[..known.len() - 1]);
+    let expected = session.infer_with(&known, few(5)).wait().expect("an answer");
+    let found = other.infer_with(&known, few(5)).wait().expect("an answer");
+    assert_eq!(found.tokens, expected.tokens);
+    assert_eq!(found.timings.cached_tokens, 32, "whole blocks only");
+
+    let single = Model::builder(Fixture::chat().write(dir.path())).cache_type(woolly::CacheType::F32).load();
+    let third = InferenceEngine::new(EngineConfig::default());
+    third.load_model(&single.expect("loaded")).expect("taken");
+    let error = third.session().expect("a session").restore(&path).expect_err("another cache").to_string();
+    assert!(error.contains("another model or another type of cache"), "{error}");
+    assert!(session.restore(dir.path().join("none")).is_err());
+    std::fs::write(&path, "something else").expect("written");
+    let error = session.restore(&path).expect_err("no session").to_string();
+    assert!(error.contains("no saved session"), "{error}");
+}

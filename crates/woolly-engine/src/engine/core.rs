@@ -124,6 +124,7 @@ impl Core {
         if let Some(max_bytes) = news.max_bytes {
             self.resize(max_bytes);
         }
+        news.errands.into_iter().for_each(|errand| (errand.0)(&mut self.store, &mut *self.decoder));
         let flagged = self.slots.values().filter(|slot| slot.is_cancelled()).map(|slot| slot.id);
         let cancelled: Vec<RequestId> = flagged.chain(news.abandoned).collect();
         for id in cancelled {

@@ -1,11 +1,15 @@
 //! Where requests are handed in: all that callers and the engine thread share.
 
+use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use woolly_model::Decoder;
+
 use super::slot::Slot;
 use super::stats::{Counters, set};
+use super::store::Store;
 use crate::Error;
 use crate::schedule::RequestId;
 
@@ -21,9 +25,21 @@ pub(crate) enum Closing {
     Now,
 }
 
+/// Something to do with the cache between two steps.
+pub(crate) struct Errand(pub(crate) Box<Work>);
+
+type Work = dyn FnOnce(&mut Store, &mut dyn Decoder) + Send;
+
+impl fmt::Debug for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Errand").finish_non_exhaustive()
+    }
+}
+
 #[derive(Debug, Default)]
 struct State {
     arrivals: Vec<Slot>,
+    errands: Vec<Errand>,
     abandoned: Vec<RequestId>,
     max_bytes: Option<usize>,
     next_id: u64,
@@ -34,6 +50,7 @@ struct State {
 #[derive(Debug, Default)]
 pub(crate) struct News {
     pub(crate) arrivals: Vec<Slot>,
+    pub(crate) errands: Vec<Errand>,
     pub(crate) abandoned: Vec<RequestId>,
     /// New limit of memory for the cache.
     pub(crate) max_bytes: Option<usize>,
@@ -43,7 +60,7 @@ pub(crate) struct News {
 impl State {
     fn is_quiet(&self) -> bool {
         let nothing_came = self.arrivals.is_empty() && self.abandoned.is_empty() && self.max_bytes.is_none();
-        nothing_came && self.closing == Closing::Open
+        nothing_came && self.errands.is_empty() && self.closing == Closing::Open
     }
 }
 
@@ -84,6 +101,18 @@ impl Desk {
         Ok(id)
     }
 
+    /// Asks for something to be done with the cache.
+    pub(crate) fn send(&self, errand: Errand) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.closing != Closing::Open {
+            return Err(Error::Stopped);
+        }
+        state.errands.push(errand);
+        drop(state);
+        self.changed.notify_one();
+        Ok(())
+    }
+
     /// Says that nobody waits for a request any more.
     pub(crate) fn abandon(&self, id: RequestId) {
         self.lock().abandoned.push(id);
@@ -115,7 +144,8 @@ impl Desk {
         let arrivals = std::mem::take(&mut state.arrivals);
         set(&self.counters.waiting, waiting + arrivals.len());
         let (abandoned, max_bytes) = (std::mem::take(&mut state.abandoned), state.max_bytes.take());
-        News { arrivals, abandoned, max_bytes, closing: state.closing }
+        let errands = std::mem::take(&mut state.errands);
+        News { arrivals, errands, abandoned, max_bytes, closing: state.closing }
     }
 
     /// Waits until there is news, or until `deadline`.

@@ -15,19 +15,21 @@ mod stream;
 mod tests;
 
 use std::fmt;
-use std::sync::Arc;
+use std::io::{Read, Write};
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 
 use woolly_model::Decoder;
 use woolly_tensor::BLOCK_TOKENS;
 
 use self::core::Core;
-use self::desk::{Closing, Desk};
+use self::desk::{Closing, Desk, Errand};
 use self::slot::Slot;
 pub use self::stats::Stats;
 pub use self::store::CacheOptions;
 use self::store::Store;
 pub use self::stream::{Next, TokenStream};
+use crate::kv::{Fingerprint, Restored, SessionError};
 use crate::schedule::{Order, Policy, Queue};
 use crate::{Error, Request, check_prompt};
 
@@ -148,6 +150,48 @@ impl Engine {
     /// one block changes nothing.
     pub fn resize_cache(&self, max_bytes: usize) {
         self.desk.resize(max_bytes);
+    }
+
+    /// Writes what the cache has of these tokens, and returns how many that are; the rest would have to be computed again.
+    /// Waits for the step in progress; the engine computes nothing meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Session`] when writing fails or running requests leave no room to bring blocks back; [`Error::Stopped`].
+    pub fn save_session(
+        &self,
+        tokens: &[u32],
+        salt: u64,
+        fingerprint: Fingerprint,
+        mut out: impl Write + Send + 'static,
+    ) -> Result<usize, Error> {
+        let tokens = tokens.to_vec();
+        self.between_steps(move |store, decoder| store.save(decoder, tokens, salt, fingerprint, &mut out))
+    }
+
+    /// Reads what [`save_session`](Self::save_session) wrote into the cache, for requests with this salt. Waits as that does.
+    ///
+    /// # Errors
+    /// [`Error::Session`] when the file is damaged, belongs to another model or does not fit; [`Error::Stopped`].
+    pub fn restore_session(
+        &self,
+        salt: u64,
+        fingerprint: Fingerprint,
+        mut input: impl Read + Send + 'static,
+    ) -> Result<Restored, Error> {
+        self.between_steps(move |store, decoder| store.restore(decoder, salt, fingerprint, &mut input))
+    }
+
+    fn between_steps<T: Send + 'static>(
+        &self,
+        errand: impl FnOnce(&mut Store, &mut dyn Decoder) -> Result<T, SessionError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (sender, receiver) = mpsc::channel();
+        let errand = move |store: &mut Store, decoder: &mut dyn Decoder| {
+            // Whoever does not wait any more does not want to know.
+            let _ = sender.send(errand(store, decoder));
+        };
+        self.desk.send(Errand(Box::new(errand)))?;
+        Ok(receiver.recv().map_err(|_| Error::Stopped)??)
     }
 
     /// Returns what the engine has done and is doing; never waits for a step.

@@ -1,12 +1,14 @@
 //! The cache blocks of the engine's sequences: who has which, and where contents are that are not on the device.
 
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use woolly_model::Decoder;
 use woolly_tensor::CacheType;
 
 use crate::kv::{
-    BlockManager, CacheCompression, EvictionPolicy, KvOptions, KvStore, NoSpace, Preemption, SeqId, StoreError,
+    BlockManager, CacheCompression, EvictionPolicy, Fingerprint, KvOptions, KvStore, NoSpace, Preemption, Restored,
+    SeqId, SessionError, StoreError,
 };
 use crate::schedule::Cached;
 
@@ -128,6 +130,35 @@ impl Store {
     /// Returns how many more blocks the next `rows` tokens take, and how many come free when the sequence is stopped.
     pub(crate) fn demand(&self, seq: &SeqId, rows: usize) -> (usize, usize) {
         (self.manager.blocks_needed(seq, rows), self.manager.sole_blocks(seq))
+    }
+
+    /// Writes what the cache has of these tokens; returns how many that are.
+    pub(crate) fn save(
+        &mut self,
+        decoder: &mut dyn Decoder,
+        mut tokens: Vec<u32>,
+        salt: u64,
+        fingerprint: Fingerprint,
+        out: &mut dyn Write,
+    ) -> Result<usize, SessionError> {
+        // A sequence leaves its last token to be computed: here that is one that nobody asked for.
+        tokens.push(0);
+        let seq = self.manager.begin(&tokens, salt, 0).seq;
+        let saved = self.contents.save(&mut self.manager, decoder, &seq, fingerprint, out);
+        let computed = self.manager.computed(&seq);
+        self.manager.release(seq);
+        saved.map(|()| computed)
+    }
+
+    /// Reads what [`save`](Self::save) wrote.
+    pub(crate) fn restore(
+        &mut self,
+        decoder: &mut dyn Decoder,
+        salt: u64,
+        fingerprint: Fingerprint,
+        input: &mut dyn Read,
+    ) -> Result<Restored, SessionError> {
+        self.contents.restore(&mut self.manager, decoder, salt, fingerprint, input)
     }
 
     /// Notes that tokens were computed.

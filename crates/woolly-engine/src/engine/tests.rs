@@ -360,3 +360,28 @@ fn bytes_for(blocks: usize, wanted: usize) -> usize {
     };
     (0..1 << 20).step_by(64).find(|&bytes| total(bytes) == wanted).expect("some limit does")
 }
+
+#[test]
+fn a_session_goes_on_in_another_engine() {
+    let fingerprint = Fingerprint::new().with(b"recalling");
+    let prompt: Vec<u32> = (0..70).map(|i| i % 40).collect();
+    let first = engine(16, EngineOptions::default());
+    let answer = ids(first.submit(request(&prompt, 40)).expect("accepted"));
+    let known = [&prompt[..], &answer].concat();
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let out = file.reopen().expect("the same file");
+    let saved = first.save_session(&known, 0, fingerprint, out).expect("room on the disk");
+    // The last token was drawn, but never computed.
+    assert_eq!(saved, known.len() - 1);
+    first.shutdown();
+
+    let second = engine(16, EngineOptions::default());
+    let input = || file.reopen().expect("the same file");
+    let other = second.restore_session(0, fingerprint.with(b"another"), input());
+    assert!(matches!(other, Err(Error::Session(SessionError::OtherModel { .. }))), "{other:?}");
+    let restored = second.restore_session(0, fingerprint, input()).expect("the same model");
+    assert_eq!((restored.ids, restored.cached_tokens), (known[..saved].to_vec(), 96));
+    let stream = second.submit(request(&known, 20)).expect("accepted");
+    assert_eq!(ids(stream), continuation(&known, 20));
+    assert_eq!(second.stats().computed_prompt_tokens, known.len() as u64 - 96);
+}

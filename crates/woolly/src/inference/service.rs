@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use woolly_engine::kv::Fingerprint;
 use woolly_engine::schedule::Policy;
 use woolly_engine::{Engine, EngineOptions};
 use woolly_model::RunnerOptions;
@@ -47,6 +48,13 @@ impl Service {
 
     pub(super) fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// Returns what keys and values depend on beside the tokens.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let storage = self.settings.cache_config.storage(&self.model);
+        let cache = format!("{:?}", self.model.cache_spec(storage));
+        self.model.fingerprint().with(cache.as_bytes())
     }
 
     /// Returns the name space of a session's cached prompts.

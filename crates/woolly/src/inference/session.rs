@@ -1,7 +1,11 @@
 //! A caller's view of an engine: how its requests count and what they share.
 
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
+use woolly_engine::kv::SessionError;
 use woolly_engine::{Request, Stats, Submission};
 use woolly_text::StopMatcher;
 
@@ -98,6 +102,40 @@ impl InferenceSession {
         Ok(AnswerStream::new(self.submit(tokens, options, tokens.len() > 1)?))
     }
 
+    /// Writes what the cache has of these tokens, a conversation so far, to a file; returns how many that are. A later
+    /// session that [`restore`](Self::restore)s it need not compute them again, but for those of the last block of 32.
+    ///
+    /// Waits for the step in progress, and the engine computes nothing meanwhile. A file that is there is replaced when the
+    /// new one is complete.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the file cannot be written, or running requests leave no room to bring blocks back.
+    pub fn save(&self, tokens: &[u32], path: impl AsRef<Path>) -> Result<usize, Error> {
+        let (path, mut partial) = (path.as_ref(), path.as_ref().as_os_str().to_owned());
+        partial.push(".partial");
+        let file = File::create(&partial).map_err(failed)?;
+        let saved = self.service.engine().save_session(tokens, self.salt, self.service.fingerprint(), file);
+        let placed = saved.map_err(Error::from).and_then(|saved| {
+            fs::rename(&partial, path).map_err(failed)?;
+            Ok(saved)
+        });
+        if placed.is_err() {
+            // What is left of it is of no use; that it cannot be removed either is no second error.
+            let _ = fs::remove_file(&partial);
+        }
+        placed
+    }
+
+    /// Reads what [`save`](Self::save) wrote; returns its tokens. Only the same model with the same type of cache accepts it.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] when the file is missing, damaged, from another model or another version, or larger than the cache.
+    pub fn restore(&self, path: impl AsRef<Path>) -> Result<Vec<u32>, Error> {
+        let file = File::open(path).map_err(failed)?;
+        let restored = self.service.engine().restore_session(self.salt, self.service.fingerprint(), file)?;
+        Ok(restored.ids)
+    }
+
     /// Returns what the engine has done for all its sessions.
     pub fn stats(&self) -> Stats {
         self.service.engine().stats()
@@ -120,6 +158,11 @@ impl InferenceSession {
         let decoder = if continued { decoder.continuing() } else { decoder };
         Ok(Answer::new(tokens, TextOut { decoder, matcher, stop }, self.service.clone()))
     }
+}
+
+/// A file of a session could not be opened, written or put in its place.
+fn failed(error: io::Error) -> Error {
+    woolly_engine::Error::from(SessionError::from(error)).into()
 }
 
 impl std::fmt::Debug for InferenceSession {
