@@ -8,6 +8,7 @@ pub mod buffer;
 mod cache;
 pub mod ceiling;
 pub mod dense;
+pub mod encode;
 pub mod isa;
 pub mod kernels;
 mod memory;

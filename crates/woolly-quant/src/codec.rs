@@ -20,7 +20,7 @@ impl TensorType {
 
     /// Returns whether [`encode`](Self::encode) works for this type.
     pub fn can_encode(self) -> bool {
-        self.encoder().is_some()
+        self.range().is_some()
     }
 
     /// Encodes `values` to blocks of this type, with every element of the same importance.
@@ -34,8 +34,7 @@ impl TensorType {
     /// [`decode`](Self::decode) for the lengths; [`CodecError::OutOfRange`] for a value that the type cannot hold:
     /// the floats keep infinities and NaN, no other type does. Nothing is written then.
     pub fn encode(self, values: &[f32], out: &mut [u8]) -> Result<(), CodecError> {
-        self.checked_encoder(values, out)?.run(values, None, out);
-        Ok(())
+        self.encode_inline(values, None, out)
     }
 
     /// Encodes `values` so that the squared error weighted by `importance` is small.
@@ -48,20 +47,37 @@ impl TensorType {
     /// Those of [`encode`](Self::encode); [`CodecError::ImportanceLength`] when the weights are not a whole number
     /// of blocks that divides the values; [`CodecError::ImportanceValue`] when one is negative or not finite.
     pub fn encode_weighted(self, values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<(), CodecError> {
-        let encoder = self.checked_encoder(values, out)?;
-        self.check_importance(values.len(), importance)?;
-        encoder.run(values, Some(importance), out);
+        self.encode_inline(values, Some(importance), out)
+    }
+
+    /// As [`encode`](Self::encode) or, with `importance`, [`encode_weighted`](Self::encode_weighted), compiled into its
+    /// caller: one that is compiled for more instructions than the program at large gets a faster encoder, and the same
+    /// blocks.
+    ///
+    /// # Errors
+    /// Those of the two.
+    #[inline(always)]
+    pub fn encode_inline(self, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) -> Result<(), CodecError> {
+        self.check_values(values, out.len())?;
+        if let Some(importance) = importance {
+            self.check_importance(values.len(), importance)?;
+        }
+        self.encode_checked(values, importance, out);
         Ok(())
     }
 
-    fn checked_encoder(self, values: &[f32], out: &[u8]) -> Result<Encoder, CodecError> {
-        let encoder = self.encoder().ok_or(CodecError::NotEncodable { ty: self })?;
-        self.check_lengths(values.len(), out.len())?;
-        match values.iter().position(|&x| !encoder.range.holds(x)) {
-            None => Ok(encoder),
-            Some(index) => {
-                Err(CodecError::OutOfRange { ty: self, index, value: values[index], limit: encoder.range.limit })
-            }
+    #[inline(always)]
+    fn check_values(self, values: &[f32], out: usize) -> Result<(), CodecError> {
+        let range = self.range().ok_or(CodecError::NotEncodable { ty: self })?;
+        self.check_lengths(values.len(), out)?;
+        // Whole pieces first, without a branch an element.
+        let bad = |piece: &[f32]| piece.iter().fold(false, |bad, &x| bad | !range.holds(x));
+        if !values.chunks(256).any(bad) {
+            return Ok(());
+        }
+        match values.iter().position(|&x| !range.holds(x)) {
+            None => Ok(()),
+            Some(index) => Err(CodecError::OutOfRange { ty: self, index, value: values[index], limit: range.limit }),
         }
     }
 
@@ -82,19 +98,6 @@ impl TensorType {
             None => Ok(()),
             Some(index) => Err(CodecError::ImportanceValue { index, value: importance[index] }),
         }
-    }
-}
-
-/// How a format encodes: the values it takes, and its loop over blocks.
-#[derive(Clone, Copy)]
-pub(crate) struct Encoder {
-    pub(crate) range: Range,
-    pub(crate) blocks: fn(&[f32], Option<&[f32]>, &mut [u8]),
-}
-
-impl Encoder {
-    fn run(self, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
-        (self.blocks)(values, importance, out);
     }
 }
 
@@ -119,8 +122,9 @@ impl Range {
     /// Unsigned E4M3 scales: at most 448 times the 6 of E2M1.
     pub(crate) const E4M3_SCALE: Self = Self { limit: 448.0 * 6.0, non_finite: false };
 
+    #[inline(always)]
     fn holds(self, x: f32) -> bool {
-        x.abs() <= self.limit || (self.non_finite && !x.is_finite())
+        (x.abs() <= self.limit) | (self.non_finite & !x.is_finite())
     }
 }
 
@@ -156,6 +160,7 @@ pub(crate) fn encode_blocks<const BYTES: usize, const ELEMENTS: usize>(
 }
 
 /// The weights divided by their maximum, so that sums of squares neither overflow nor vanish; `None` if all are zero.
+#[inline(always)]
 fn normalised<const ELEMENTS: usize>(weights: &[f32; ELEMENTS]) -> Option<[f32; ELEMENTS]> {
     let largest = weights.iter().fold(0.0_f32, |a, &w| a.max(w));
     (largest > 0.0).then(|| weights.map(|w| w / largest))

@@ -40,6 +40,18 @@ pub(crate) fn round_between(t: f32, low: f32, high: f32) -> f32 {
     (t + UNIT_SPACING) - UNIT_SPACING
 }
 
+/// Turns runs into rows of the same element of each: `[RUNS][RUN]` to `[RUN][RUNS]`.
+#[inline(always)]
+pub(crate) fn beside_each_other<const RUN: usize, const RUNS: usize>(runs: &[[f32; RUN]]) -> [[f32; RUNS]; RUN] {
+    let mut rows = [[0.0; RUNS]; RUN];
+    for (j, run) in runs.iter().enumerate().take(RUNS) {
+        for i in 0..RUN {
+            rows[i][j] = run[i];
+        }
+    }
+    rows
+}
+
 /// `x` as a binary16 field will hold it.
 #[inline(always)]
 pub(crate) fn as_f16(x: f32) -> f32 {

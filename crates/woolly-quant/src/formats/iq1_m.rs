@@ -24,6 +24,7 @@ pub(crate) fn decode(block: &[u8; 56], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 56]) {
     let found = FORMAT.search::<16, 32>(x, &or_uniform(importance));
     *field_mut::<0, _, _>(out) = found.words.map(|word| word as u8);

@@ -23,6 +23,7 @@ pub(crate) fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 50]) {
     let found = FORMAT.search::<8, 32>(x, &or_uniform(importance));
     put_f16::<0, _>(out, found.d);

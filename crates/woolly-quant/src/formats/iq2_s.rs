@@ -22,6 +22,7 @@ pub(crate) fn decode(block: &[u8; 82], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 82]) {
     let (signs, magnitudes) = codewords::split_signs(x);
     let found = FORMAT.search::<16, 32>(&magnitudes, &or_uniform(importance));

@@ -19,6 +19,7 @@ pub(crate) fn decode(block: &[u8; 74], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 74]) {
     let weights = or_uniform(importance);
     let (signs, magnitudes) = codewords::split_even_signs(x, &weights);

@@ -21,6 +21,7 @@ pub(crate) fn decode(block: &[u8; 110], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 110]) {
     let (signs, magnitudes) = codewords::split_signs(x);
     let found = FORMAT.search::<8, 64>(&magnitudes, &or_uniform(importance));

@@ -14,6 +14,7 @@ pub(crate) fn decode(block: &[u8; 18], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u8; 18]) {
     let d = as_f16(symmetric::best_scale::<Iq4, 32>(x, &or_uniform(importance)));
     put_f16::<0, _>(out, d);

@@ -3,7 +3,6 @@
 
 use crate::grids::IQ4_NL;
 use crate::layout::{f16_at, field, field_mut, nibbles, pack_nibbles, put_f16, u16_at};
-use crate::search::or_uniform;
 use crate::search::symmetric::{self, Iq4};
 
 #[inline]
@@ -20,10 +19,10 @@ pub(crate) fn decode(block: &[u8; 136], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 136]) {
-    let weights = or_uniform(importance);
     let runs = x.as_chunks::<32>().0;
-    let found = symmetric::two_level::<Iq4, 32, 8>(runs, weights.as_chunks().0, [-32, 31]);
+    let found = symmetric::two_level::<Iq4, 32, 8>(runs, importance.map(|weights| weights.as_chunks().0), [-32, 31]);
     put_f16::<0, _>(out, found.d);
     put_scales(&found.scales, out);
     let packed: &mut [u8; 128] = field_mut::<8, _, _>(out);

@@ -14,6 +14,7 @@ pub(crate) fn decode(block: &[u8; 17], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 32], _: Option<&[f32; 32]>, out: &mut [u8; 17]) {
     let exponent = exponent(largest_magnitude(x));
     let d = half_scale(exponent);

@@ -19,6 +19,7 @@ pub(crate) fn decode(block: &[u8; 36], out: &mut [f32; 64]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 64], importance: Option<&[f32; 64]>, out: &mut [u8; 36]) {
     let weights = or_uniform(importance);
     for (s, (run, w)) in x.as_chunks::<16>().0.iter().zip(weights.as_chunks::<16>().0).enumerate() {

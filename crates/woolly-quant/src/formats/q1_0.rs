@@ -15,6 +15,7 @@ pub(crate) fn decode(block: &[u8; 18], out: &mut [f32; 128]) {
 }
 
 /// The mean magnitude is the scale of least error.
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 128], importance: Option<&[f32; 128]>, out: &mut [u8; 18]) {
     let weights = or_uniform(importance);
     let total: f32 = x.iter().zip(&weights).map(|(x, w)| w * x.abs()).sum();

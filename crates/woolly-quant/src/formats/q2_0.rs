@@ -15,6 +15,7 @@ pub(crate) fn decode(block: &[u8; 18], out: &mut [f32; 64]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 64], importance: Option<&[f32; 64]>, out: &mut [u8; 18]) {
     type Codes = Integers<-1, 2>;
     let d = as_f16(symmetric::best_scale::<Codes, 64>(x, &or_uniform(importance)));

@@ -14,6 +14,7 @@ pub(crate) fn decode(block: &[u8; 18], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u8; 18]) {
     let (d, codes) = match importance {
         None => by_rule(x),

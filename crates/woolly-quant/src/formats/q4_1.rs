@@ -15,6 +15,7 @@ pub(crate) fn decode(block: &[u8; 20], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u8; 20]) {
     let (d, m, codes) = match importance {
         None => by_rule(x),

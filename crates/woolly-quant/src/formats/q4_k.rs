@@ -3,7 +3,7 @@
 
 use super::six_bit;
 use crate::layout::{f16_at, field, field_mut, put_f16};
-use crate::search::{affine, or_uniform};
+use crate::search::affine;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 144], out: &mut [f32; 256]) {
@@ -21,10 +21,10 @@ pub(crate) fn decode(block: &[u8; 144], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 144]) {
-    let weights = or_uniform(importance);
     let runs = x.as_chunks::<32>().0;
-    let lines = affine::two_level::<32, 8>(runs, weights.as_chunks().0, 15.0, 63.0);
+    let lines = affine::two_level::<32, 8>(runs, importance.map(|weights| weights.as_chunks().0), 15.0, 63.0);
     put_f16::<0, _>(out, lines.d);
     put_f16::<2, _>(out, lines.dmin);
     *field_mut::<4, _, _>(out) = six_bit::pack(&lines.scales, &lines.mins);

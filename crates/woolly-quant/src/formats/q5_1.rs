@@ -16,6 +16,7 @@ pub(crate) fn decode(block: &[u8; 24], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u8; 24]) {
     let (d, m, codes) = match importance {
         None => by_rule(x),

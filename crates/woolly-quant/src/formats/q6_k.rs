@@ -2,7 +2,6 @@
 //! bytes of four upper 2 bits, 16 signed scales, d f16.
 
 use crate::layout::{f16_at, field, field_mut, put_f16};
-use crate::search::or_uniform;
 use crate::search::symmetric::{self, Integers};
 
 #[inline]
@@ -18,11 +17,12 @@ pub(crate) fn decode(block: &[u8; 210], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 210]) {
     type Codes = Integers<-32, 31>;
-    let weights = or_uniform(importance);
     let runs = x.as_chunks::<16>().0;
-    let found = symmetric::two_level::<Codes, 16, 16>(runs, weights.as_chunks().0, [-128, 127]);
+    let found =
+        symmetric::two_level::<Codes, 16, 16>(runs, importance.map(|weights| weights.as_chunks().0), [-128, 127]);
     let mut codes = [0; 256];
     for (j, codes) in codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         *codes = symmetric::codes::<Codes, 16>(&runs[j], found.d * f32::from(found.scales[j]));

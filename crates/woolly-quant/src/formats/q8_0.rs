@@ -12,6 +12,7 @@ pub(crate) fn decode(block: &[u8; 34], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 32], _: Option<&[f32; 32]>, out: &mut [u8; 34]) {
     let d = largest_magnitude(x) / 127.0;
     put_f16::<0, _>(out, d);

@@ -14,6 +14,7 @@ pub(crate) fn decode(block: &[u8; 36], out: &mut [f32; 32]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 32], _: Option<&[f32; 32]>, out: &mut [u8; 36]) {
     let d = largest_magnitude(x) / 127.0;
     let codes = q8_0::codes(x, d);

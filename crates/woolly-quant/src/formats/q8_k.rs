@@ -13,6 +13,7 @@ pub(crate) fn decode(block: &[u8; 292], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], _: Option<&[f32; 256]>, out: &mut [u8; 292]) {
     let scale = -127.0 / of_largest_magnitude(x);
     *out = [0; 292];

@@ -16,6 +16,7 @@ pub(crate) fn decode(block: &[u8; 54], out: &mut [f32; 256]) {
     unpack(field::<48, 4, _>(block), d, third);
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 54]) {
     let (d, digits) = tq2_0::digits(x, importance);
     *field_mut::<0, _, _>(out) = pack::<32>(&digits[..160]);

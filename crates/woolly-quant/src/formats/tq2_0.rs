@@ -14,6 +14,7 @@ pub(crate) fn decode(block: &[u8; 66], out: &mut [f32; 256]) {
     }
 }
 
+#[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 66]) {
     let (d, digits) = digits(x, importance);
     pack_two_bits(&digits, field_mut::<0, _, _>(out));

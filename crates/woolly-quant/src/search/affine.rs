@@ -1,7 +1,7 @@
 //! x ≈ scale · code − minimum, with codes from 0 and a minimum of at least 0: `Q2_K`, `Q4_K`, `Q5_K` and, when there
 //! are importance weights, `Q4_1` and `Q5_1`, whose minimum is free.
 
-use super::{as_f16, round_between, sum};
+use super::{as_f16, beside_each_other, round_between, sum};
 use crate::simple::{bounds, inverse};
 
 /// A scale and a minimum: code q stands for `scale · q - min`.
@@ -19,20 +19,10 @@ impl Line {
     }
 
     /// The nearest codes, 0 to `highest`.
+    #[inline(always)]
     pub(crate) fn codes<const N: usize>(self, x: &[f32; N], highest: f32) -> [u8; N] {
         let inverse = inverse(self.scale);
         x.map(|x| self.snap(inverse, x, highest) as u8)
-    }
-
-    /// The weighted squared error with the nearest codes.
-    fn error<const N: usize>(self, x: &[f32; N], w: &[f32; N], highest: f32) -> f32 {
-        let inverse = inverse(self.scale);
-        let mut terms = [0.0; N];
-        for i in 0..N {
-            let off = x[i] + self.min - self.scale * self.snap(inverse, x[i], highest);
-            terms[i] = w[i] * off * off;
-        }
-        sum(terms)
     }
 }
 
@@ -62,20 +52,22 @@ impl Moments {
     }
 
     /// The line of least error for these codes: the 2 × 2 normal equations. With `positive`, the minimum is at least
-    /// zero, and the best line on that edge is taken where the solution lies beyond it.
+    /// zero, and the best line on that edge is taken where the solution lies beyond it. Without branches, so that many
+    /// can be solved at once.
+    #[inline(always)]
     fn best_line(self, positive: bool) -> Line {
         let determinant = self.w * self.qq - self.q * self.q;
-        if determinant > 0.0 {
-            let scale = (self.w * self.xq - self.x * self.q) / determinant;
-            let min = (self.q * self.xq - self.qq * self.x) / determinant;
-            if min >= 0.0 || !positive {
-                return Line { scale, min };
-            }
-        }
-        Line { scale: if self.qq > 0.0 { self.xq / self.qq } else { 0.0 }, min: 0.0 }
+        let solvable = determinant > 0.0;
+        let by = if solvable { 1.0 / determinant } else { 0.0 };
+        let min = (self.q * self.xq - self.qq * self.x) * by;
+        let inside = solvable & (!positive | (min >= 0.0));
+        let edge = if self.qq > 0.0 { self.xq / self.qq } else { 0.0 };
+        let scale = if inside { (self.w * self.xq - self.x * self.q) * by } else { edge };
+        Line { scale, min: if inside { min } else { 0.0 } }
     }
 
     /// How far the line brings the error below that of all zeros, Σ w·x².
+    #[inline(always)]
     fn gain(self, Line { scale, min }: Line) -> f32 {
         scale * (2.0 * self.xq - scale * self.qq) - min * (2.0 * self.x + min * self.w - 2.0 * scale * self.q)
     }
@@ -91,6 +83,7 @@ pub(crate) struct Codes {
 }
 
 /// The line of least error for a run that has one of its own.
+#[inline(always)]
 pub(crate) fn best_line<const N: usize>(x: &[f32; N], w: &[f32; N], codes: Codes) -> Line {
     let (low, high) = bounds(x);
     let low = if codes.positive { low.min(0.0) } else { low };
@@ -119,6 +112,7 @@ struct Best {
 }
 
 impl Best {
+    #[inline(always)]
     fn consider(&mut self, moments: Moments, codes: Codes) {
         let line = moments.best_line(codes.positive);
         let gain = moments.gain(line);
@@ -139,83 +133,231 @@ pub(crate) struct Lines<const RUNS: usize> {
 
 impl<const RUNS: usize> Lines<RUNS> {
     /// The line of run `j`.
+    #[inline(always)]
     pub(crate) fn line(&self, j: usize) -> Line {
         Line { scale: self.d * f32::from(self.scales[j]), min: self.dmin * f32::from(self.mins[j]) }
     }
-
-    /// The best integers, up to `limit`, near the wanted lines for the block scales of `self`; and their error.
-    fn assign<const RUN: usize>(
-        &mut self,
-        x: &[[f32; RUN]],
-        w: &[[f32; RUN]],
-        wanted: &[Line; RUNS],
-        highest: f32,
-        limit: f32,
-    ) -> f32 {
-        let mut total = 0.0;
-        for j in 0..RUNS {
-            let scale = round_between(wanted[j].scale * inverse(self.d), 0.0, limit);
-            let min = round_between(wanted[j].min * inverse(self.dmin), 0.0, limit);
-            let mut least = f32::INFINITY;
-            for scale in steps(scale, limit) {
-                for min in steps(min, limit) {
-                    let line = Line { scale: self.d * scale, min: self.dmin * min };
-                    let error = line.error(&x[j], &w[j], highest);
-                    if error < least {
-                        least = error;
-                        (self.scales[j], self.mins[j]) = (scale as u8, min as u8);
-                    }
-                }
-            }
-            total += least;
-        }
-        total
-    }
-
-    /// The block scales of least error for the present integers and codes: normal equations again, of
-    /// x ≈ d · (scale · code) − dmin · min.
-    fn refit<const RUN: usize>(&self, x: &[[f32; RUN]], w: &[[f32; RUN]], highest: f32) -> (f32, f32) {
-        let mut total = Moments::default();
-        for j in 0..RUNS {
-            let moments = Moments::of(&x[j], &w[j], self.line(j), highest);
-            let (scale, min) = (f32::from(self.scales[j]), f32::from(self.mins[j]));
-            total.w += min * min * moments.w;
-            total.x += min * moments.x;
-            total.q += min * scale * moments.q;
-            total.xq += scale * moments.xq;
-            total.qq += scale * scale * moments.qq;
-        }
-        let Line { scale, min } = total.best_line(true);
-        (scale, min)
-    }
-}
-
-/// An integer and its neighbours that are in range.
-fn steps(centre: f32, limit: f32) -> impl Iterator<Item = f32> {
-    [centre, centre - 1.0, centre + 1.0].into_iter().filter(move |&k| k >= 0.0 && k <= limit)
 }
 
 /// The scales and minima of least error for a block of `RUNS` runs with codes up to `highest`, as integers up to
 /// `limit`.
+#[inline(always)]
 pub(crate) fn two_level<const RUN: usize, const RUNS: usize>(
     x: &[[f32; RUN]],
-    w: &[[f32; RUN]],
+    importance: Option<&[[f32; RUN]]>,
     highest: f32,
     limit: f32,
 ) -> Lines<RUNS> {
-    let codes = Codes { highest, positive: true };
-    let wanted: [Line; RUNS] = std::array::from_fn(|j| best_line(&x[j], &w[j], codes));
-    let (scale, min) = wanted.iter().fold((0.0_f32, 0.0_f32), |(s, m), line| (s.max(line.scale), m.max(line.min)));
-    let (mut d, mut dmin) = (scale / limit, min / limit);
-    let mut least = f32::INFINITY;
-    let mut best = Lines { d: 0.0, dmin: 0.0, scales: [0; RUNS], mins: [0; RUNS] };
-    for _ in 0..3 {
-        let mut next = Lines { d: as_f16(d), dmin: as_f16(dmin), ..best };
-        let error = next.assign(x, w, &wanted, highest, limit);
-        if error < least {
-            (least, best) = (error, next);
-        }
-        (d, dmin) = next.refit(x, w, highest);
+    match importance {
+        None => Runs::<RUN, RUNS, false>::new(x, x, highest).two_level(limit),
+        Some(w) => Runs::<RUN, RUNS, true>::new(x, w, highest).two_level(limit),
     }
-    best
+}
+
+/// The runs of a block side by side: `x[i]` holds element i of every run. One vector instruction then serves as many
+/// runs as it has lanes, and no sum crosses lanes.
+struct Runs<const RUN: usize, const RUNS: usize, const WEIGHTED: bool> {
+    x: [[f32; RUNS]; RUN],
+    /// Only read if `WEIGHTED`; otherwise every element weighs 1.
+    w: [[f32; RUNS]; RUN],
+    /// Sums of the weights and of the weighted elements, which no code changes.
+    sums: [[f32; RUNS]; 2],
+    highest: f32,
+}
+
+/// A line for each run.
+type Wide<const RUNS: usize> = [[f32; RUNS]; 2];
+
+/// The moments of each run that depend on its codes: q, xq and qq.
+type WideMoments<const RUNS: usize> = [[f32; RUNS]; 3];
+
+/// An integer and its neighbours.
+const STEPS: [f32; 3] = [0.0, -1.0, 1.0];
+
+impl<const RUN: usize, const RUNS: usize, const WEIGHTED: bool> Runs<RUN, RUNS, WEIGHTED> {
+    #[inline(always)]
+    fn new(x: &[[f32; RUN]], w: &[[f32; RUN]], highest: f32) -> Self {
+        let x = beside_each_other(x);
+        let w = if WEIGHTED { beside_each_other(w) } else { [[1.0; RUNS]; RUN] };
+        let mut sums = [[0.0; RUNS]; 2];
+        for i in 0..RUN {
+            for j in 0..RUNS {
+                sums[0][j] += w[i][j];
+                sums[1][j] += w[i][j] * x[i][j];
+            }
+        }
+        Self { x, w, sums, highest }
+    }
+
+    /// The moments with the nearest codes.
+    #[inline(always)]
+    fn moments(&self, lines: &Wide<RUNS>) -> WideMoments<RUNS> {
+        let mut inverses = [0.0; RUNS];
+        for j in 0..RUNS {
+            inverses[j] = inverse(lines[0][j]);
+        }
+        let [mut q, mut xq, mut qq] = [[0.0; RUNS]; 3];
+        for i in 0..RUN {
+            for j in 0..RUNS {
+                let x = self.x[i][j];
+                let code = round_between((x + lines[1][j]) * inverses[j], 0.0, self.highest);
+                let weighted = if WEIGHTED { self.w[i][j] * code } else { code };
+                q[j] += weighted;
+                xq[j] += weighted * x;
+                qq[j] += weighted * code;
+            }
+        }
+        [q, xq, qq]
+    }
+
+    #[inline(always)]
+    fn of_run(&self, [q, xq, qq]: &WideMoments<RUNS>, j: usize) -> Moments {
+        Moments { w: self.sums[0][j], x: self.sums[1][j], q: q[j], xq: xq[j], qq: qq[j] }
+    }
+
+    /// The best line of each run for itself.
+    #[inline(always)]
+    fn best_lines(&self) -> Wide<RUNS> {
+        let (mut low, mut high) = ([0.0_f32; RUNS], [f32::NEG_INFINITY; RUNS]);
+        for i in 0..RUN {
+            for j in 0..RUNS {
+                low[j] = if self.x[i][j] < low[j] { self.x[i][j] } else { low[j] };
+                high[j] = if self.x[i][j] > high[j] { self.x[i][j] } else { high[j] };
+            }
+        }
+        // To begin with, a constant.
+        let mut best = WideBest { gains: [0.0; RUNS], lines: [[0.0; RUNS], low.map(|low| -low)] };
+        let codes = [[0.0; RUNS]; 3];
+        for j in 0..RUNS {
+            best.gains[j] = self.of_run(&codes, j).gain(Line { scale: 0.0, min: -low[j] });
+        }
+        // The ends of the run come to lie up to a step outside the codes, or a half step inside.
+        for outside in 0..6_u8 {
+            let span = self.highest + f32::from(outside) / 3.0 - 0.5;
+            for share in [0.0, 0.5, 1.0] {
+                let mut lines = [[0.0; RUNS]; 2];
+                for j in 0..RUNS {
+                    lines[0][j] = (high[j] - low[j]) / span;
+                    lines[1][j] = -low[j] - share * (span - self.highest) * lines[0][j];
+                }
+                best.consider(self, &lines);
+            }
+        }
+        let lines = best.lines;
+        best.consider(self, &lines);
+        best.lines
+    }
+
+    /// Integers for the wanted lines, in two rounds: the first takes those that are best for the codes of the wanted
+    /// lines, which is a formula; the second, with the block scales that suit the first, tries every neighbour with its
+    /// own codes.
+    #[inline(always)]
+    fn two_level(&self, limit: f32) -> Lines<RUNS> {
+        let wanted = self.best_lines();
+        let largest = |values: &[f32; RUNS]| values.iter().fold(0.0_f32, |a, &b| if b > a { b } else { a });
+        let codes = self.moments(&wanted);
+        let [d, dmin] = [largest(&wanted[0]) / limit, largest(&wanted[1]) / limit].map(as_f16);
+        let first = self.assign([d, dmin], &wanted, limit, Some(&codes));
+        let second = self.assign(first.refit.map(as_f16), &wanted, limit, None);
+        let best = if second.gain > first.gain { second } else { first };
+        let [d, dmin] = best.scales;
+        let [scales, mins] = best.integers.map(|integers| integers.map(|k| k as u8));
+        Lines { d, dmin, scales, mins }
+    }
+
+    /// The best integers near the wanted lines for block scales `d` and `dmin`: with the codes whose moments are given,
+    /// or else each with its own.
+    #[inline(always)]
+    fn assign(
+        &self,
+        scales: [f32; 2],
+        wanted: &Wide<RUNS>,
+        limit: f32,
+        codes: Option<&WideMoments<RUNS>>,
+    ) -> Assignment<RUNS> {
+        let inverses = scales.map(inverse);
+        let mut centres = [[0.0; RUNS]; 2];
+        for j in 0..RUNS {
+            centres[0][j] = round_between(wanted[0][j] * inverses[0], 0.0, limit);
+            centres[1][j] = round_between(wanted[1][j] * inverses[1], 0.0, limit);
+        }
+        let (mut gains, mut integers) = ([f32::NEG_INFINITY; RUNS], [[0.0; RUNS]; 2]);
+        for scale_step in STEPS {
+            for min_step in STEPS {
+                let (mut tried, mut lines) = (centres, centres);
+                for j in 0..RUNS {
+                    (tried[0][j], tried[1][j]) = (centres[0][j] + scale_step, centres[1][j] + min_step);
+                    (lines[0][j], lines[1][j]) = (scales[0] * tried[0][j], scales[1] * tried[1][j]);
+                }
+                let moments = codes.copied().unwrap_or_else(|| self.moments(&lines));
+                for j in 0..RUNS {
+                    let [k, m] = [tried[0][j], tried[1][j]];
+                    let gain = self.of_run(&moments, j).gain(Line { scale: lines[0][j], min: lines[1][j] });
+                    let better = (gain > gains[j]) & (k >= 0.0) & (k <= limit) & (m >= 0.0) & (m <= limit);
+                    gains[j] = if better { gain } else { gains[j] };
+                    integers[0][j] = if better { k } else { integers[0][j] };
+                    integers[1][j] = if better { m } else { integers[1][j] };
+                }
+            }
+        }
+        self.refit(scales, integers)
+    }
+
+    /// What the integers gain with their nearest codes, and the block scales of least error for these: normal equations
+    /// again, of x ≈ d · (scale · code) − dmin · min.
+    #[inline(always)]
+    fn refit(&self, scales: [f32; 2], integers: Wide<RUNS>) -> Assignment<RUNS> {
+        let mut lines = integers;
+        for j in 0..RUNS {
+            (lines[0][j], lines[1][j]) = (scales[0] * integers[0][j], scales[1] * integers[1][j]);
+        }
+        let codes = self.moments(&lines);
+        let (mut gain, mut total) = (0.0, Moments::default());
+        for j in 0..RUNS {
+            let (moments, [k, m]) = (self.of_run(&codes, j), [integers[0][j], integers[1][j]]);
+            gain += moments.gain(Line { scale: lines[0][j], min: lines[1][j] });
+            total.w += m * m * moments.w;
+            total.x += m * moments.x;
+            total.q += m * k * moments.q;
+            total.xq += k * moments.xq;
+            total.qq += k * k * moments.qq;
+        }
+        let best = total.best_line(true);
+        Assignment { gain, scales, integers, refit: [best.scale, best.min] }
+    }
+}
+
+/// Integers for block scales, what they gain, and the block scales that would be best for their codes.
+struct Assignment<const RUNS: usize> {
+    gain: f32,
+    scales: [f32; 2],
+    integers: Wide<RUNS>,
+    refit: [f32; 2],
+}
+
+/// The best line of each run so far.
+struct WideBest<const RUNS: usize> {
+    gains: [f32; RUNS],
+    lines: Wide<RUNS>,
+}
+
+impl<const RUNS: usize> WideBest<RUNS> {
+    /// Takes the best lines for the codes of `lines`, where they gain more.
+    #[inline(always)]
+    fn consider<const RUN: usize, const WEIGHTED: bool>(
+        &mut self,
+        runs: &Runs<RUN, RUNS, WEIGHTED>,
+        lines: &Wide<RUNS>,
+    ) {
+        let codes = runs.moments(lines);
+        for j in 0..RUNS {
+            let moments = runs.of_run(&codes, j);
+            let line = moments.best_line(true);
+            let gain = moments.gain(line);
+            let better = gain > self.gains[j];
+            self.gains[j] = if better { gain } else { self.gains[j] };
+            self.lines[0][j] = if better { line.scale } else { self.lines[0][j] };
+            self.lines[1][j] = if better { line.min } else { self.lines[1][j] };
+        }
+    }
 }

@@ -57,6 +57,7 @@ pub(crate) struct Found<const RUNS: usize, const GROUPS: usize> {
 
 impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
     /// Searches the scales and codewords of least weighted error for a block.
+    #[inline(always)]
     pub(crate) fn search<const RUNS: usize, const GROUPS: usize>(
         &self,
         x: &[f32; 256],
@@ -79,6 +80,7 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
         found
     }
 
+    #[inline(always)]
     fn run(&self, x: &[f32], w: &[f32]) -> Run {
         let peak = x.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
         // Magnitudes begin well above zero, so outliers are rather clipped than many small elements blown up.
@@ -90,11 +92,13 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
         Run { choices: self.shifts.iter().map(groups).collect(), scales }
     }
 
+    #[inline(always)]
     fn factor(&self, code: u8) -> f32 {
         self.first + f32::from(code) * self.step
     }
 
     /// The scales of least error for a block.
+    #[inline(always)]
     fn two_level<const RUNS: usize>(&self, runs: &[Run; RUNS]) -> Scales<RUNS> {
         let wanted: [f32; RUNS] = std::array::from_fn(|j| runs[j].best_scale());
         let largest = wanted.iter().fold(0.0_f32, |a, &b| a.max(b));
@@ -116,6 +120,7 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
     }
 
     /// The best codes for block scale `d` among the three nearest to the wanted scales, and a and b of the block.
+    #[inline(always)]
     fn assign<const RUNS: usize>(&self, runs: &[Run; RUNS], wanted: &[f32; RUNS], d: f32) -> ([u8; RUNS], Line) {
         let mut total = Line::default();
         let mut codes = [0; RUNS];
@@ -146,6 +151,7 @@ struct Scales<const RUNS: usize> {
 }
 
 /// The signs of a block, bit i of byte k set where element 8k + i is negative, and the magnitudes.
+#[inline(always)]
 pub(crate) fn split_signs(x: &[f32; 256]) -> ([u8; 32], [f32; 256]) {
     let (groups, _) = x.as_chunks::<8>();
     let signs = std::array::from_fn(|k| groups[k].iter().rev().fold(0, |bits, &x| bits << 1 | u8::from(x < 0.0)));
@@ -154,6 +160,7 @@ pub(crate) fn split_signs(x: &[f32; 256]) -> ([u8; 32], [f32; 256]) {
 
 /// As [`split_signs`], for formats that store an even number of negative signs for 8 elements. When it is odd, the
 /// element whose wrong sign costs least gets one: its magnitude is negative then.
+#[inline(always)]
 pub(crate) fn split_even_signs(x: &[f32; 256], w: &[f32; 256]) -> ([u8; 32], [f32; 256]) {
     let (mut signs, mut magnitudes) = split_signs(x);
     let groups = magnitudes.as_chunks_mut::<8>().0.iter_mut().zip(w.as_chunks::<8>().0);
@@ -180,11 +187,13 @@ struct Line {
 
 impl Line {
     /// The height of the line at scale `s`: the gain divided by `s`.
+    #[inline(always)]
     fn height(self, s: f32) -> f32 {
         2.0 * self.a - s * self.b
     }
 
     /// The scale above which `lower` is higher than `self`, if its slope is.
+    #[inline(always)]
     fn crossing(self, lower: Self) -> Option<f32> {
         let step = self.b - lower.b;
         (step > 0.0).then(|| 2.0 * (self.a - lower.a) / step)
@@ -203,6 +212,7 @@ struct Group {
 impl Group {
     /// Chooses the codewords for the scales from `low` to `high`, and for the scale `flat` beyond. The elements of the
     /// codewords are moved by each of `shifts`; word k with shift n has the number k + n·WORDS.
+    #[inline(always)]
     fn new<const WIDTH: usize, const WORDS: usize>(
         grid: &Columns<WIDTH, WORDS>,
         shifts: &[f32],
@@ -222,30 +232,39 @@ impl Group {
         group
     }
 
-    /// Appends the lines that follow `left`, up to and with `right`. Where these two cross, either no line is higher,
-    /// or the highest one belongs between them.
+    /// Appends the lines that follow `left`, up to and with `right`. Where two lines cross, either no line is higher, or
+    /// the highest one belongs between them.
+    #[inline(always)]
     fn append_between<const WORDS: usize>(&mut self, tables: &[Table<WORDS>], left: Line, right: Line) {
         /// What a codeword must add to the gain to be kept, as a share of it.
         const WORTHWHILE: f32 = 1e-5;
-        let Some(scale) = left.crossing(right) else { return };
-        let between = highest(tables, scale);
-        // True but for rounding, and what makes the search end.
-        let is_between = right.b < between.b && between.b < left.b;
-        if is_between && between.height(scale) > left.height(scale) + WORTHWHILE * left.a.abs() {
-            self.append_between(tables, left, between);
-            self.append_between(tables, between, right);
-        } else {
-            self.lines.push(right);
-            self.ends.push(scale);
+        let mut left = left;
+        let mut waiting = vec![right];
+        while let Some(&right) = waiting.last() {
+            if let Some(scale) = left.crossing(right) {
+                let between = highest(tables, scale);
+                // True but for rounding, and what makes the search end.
+                let is_between = right.b < between.b && between.b < left.b;
+                if is_between && between.height(scale) > left.height(scale) + WORTHWHILE * left.a.abs() {
+                    waiting.push(between);
+                    continue;
+                }
+                self.lines.push(right);
+                self.ends.push(scale);
+            }
+            left = right;
+            waiting.pop();
         }
     }
 
+    #[inline(always)]
     fn best(&self, scale: f32) -> Line {
         self.lines[self.ends.iter().filter(|&&end| end < scale).count()]
     }
 }
 
 /// The highest line of all tables at `scale`.
+#[inline(always)]
 fn highest<const WORDS: usize>(tables: &[Table<WORDS>], scale: f32) -> Line {
     let mut best = tables[0].highest(scale);
     for (n, table) in (1..).zip(&tables[1..]) {
@@ -264,6 +283,7 @@ struct Table<const WORDS: usize> {
 }
 
 impl<const WORDS: usize> Table<WORDS> {
+    #[inline(always)]
     fn new<const WIDTH: usize>(grid: &Columns<WIDTH, WORDS>, shift: f32, x: &[f32; WIDTH], w: &[f32; WIDTH]) -> Self {
         let wx: [f32; WIDTH] = std::array::from_fn(|i| w[i] * x[i]);
         let (mut a, mut b) = ([0.0; WORDS], [0.0; WORDS]);
@@ -278,6 +298,7 @@ impl<const WORDS: usize> Table<WORDS> {
     }
 
     /// The highest line at `scale`.
+    #[inline(always)]
     fn highest(&self, scale: f32) -> Line {
         // Rows as long as this make the inner loops vectorise.
         const ROW: usize = 16;
@@ -309,6 +330,7 @@ struct Run {
 
 impl Run {
     /// The best choice at `scale`, with its a and b.
+    #[inline(always)]
     fn best(&self, scale: f32) -> (usize, Line) {
         let sums = self.choices.iter().map(|groups| {
             groups.iter().map(|group| group.best(scale)).fold(Line::default(), |sum, line| Line {
@@ -327,6 +349,7 @@ impl Run {
     }
 
     /// The scale of least error for a run with a scale of its own, within its range or thereabouts.
+    #[inline(always)]
     fn best_scale(&self) -> f32 {
         const STEPS: i32 = 12;
         let [low, high, flat] = self.scales;

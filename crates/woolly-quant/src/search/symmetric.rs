@@ -1,7 +1,7 @@
 //! x ≈ scale · value, with values from a codebook about zero: `Q2_0`, `Q3_K`, `Q6_K`, `IQ4_NL`, `IQ4_XS`, `NVFP4` and,
 //! when there are importance weights, the simple formats without a minimum.
 
-use super::{as_f16, round_between, sum};
+use super::{as_f16, beside_each_other, round_between, sum};
 use crate::grids;
 use crate::simple::{inverse, of_largest_magnitude};
 
@@ -27,6 +27,7 @@ pub(crate) struct Stretch {
 }
 
 impl Stretch {
+    #[inline(always)]
     fn factors(&self) -> impl Iterator<Item = f32> {
         let step = (self.last - self.first) / f32::from(self.steps - 1);
         (0..self.steps).map(move |i| self.first + f32::from(i) * step)
@@ -157,17 +158,20 @@ impl Fit {
     }
 
     /// The scale of least error for these values.
+    #[inline(always)]
     fn best_scale(self) -> f32 {
         if self.vv > 0.0 { self.xv / self.vv } else { 0.0 }
     }
 
     /// How far `scale` brings the error below that of all zeros, Σ w·x².
+    #[inline(always)]
     fn gain(self, scale: f32) -> f32 {
         scale * (2.0 * self.xv - scale * self.vv)
     }
 }
 
 /// The scale of least error for a run with a scale of its own.
+#[inline(always)]
 pub(crate) fn best_scale<B: Codebook, const N: usize>(x: &[f32; N], w: &[f32; N]) -> f32 {
     let peak = of_largest_magnitude(x);
     let mut best = Best { gain: 0.0, scale: 0.0 };
@@ -189,6 +193,7 @@ struct Best {
 }
 
 impl Best {
+    #[inline(always)]
     fn consider(&mut self, fit: Fit) {
         let scale = fit.best_scale();
         let gain = fit.gain(scale);
@@ -199,6 +204,7 @@ impl Best {
 }
 
 /// The one of the given scales that has the least error, as its place among them; 0 when none is better than zeros.
+#[inline(always)]
 pub(crate) fn best_of<B: Codebook, const N: usize>(x: &[f32; N], w: &[f32; N], scales: &[f32]) -> usize {
     let (mut most, mut best) = (0.0, 0);
     for (i, &scale) in scales.iter().enumerate() {
@@ -211,6 +217,7 @@ pub(crate) fn best_of<B: Codebook, const N: usize>(x: &[f32; N], w: &[f32; N], s
 }
 
 /// The codes of a run at `scale`.
+#[inline(always)]
 pub(crate) fn codes<B: Codebook, const N: usize>(x: &[f32; N], scale: f32) -> [u8; N] {
     let inverse = inverse(scale);
     x.map(|x| B::code(x * inverse))
@@ -224,75 +231,138 @@ pub(crate) struct Scales<const RUNS: usize> {
 }
 
 /// The scales of least error for a block of `RUNS` runs, whose integers lie between `low` and `high`.
+#[inline(always)]
 pub(crate) fn two_level<B: Codebook, const RUN: usize, const RUNS: usize>(
     x: &[[f32; RUN]],
-    w: &[[f32; RUN]],
-    [low, high]: [i8; 2],
+    importance: Option<&[[f32; RUN]]>,
+    ends: [i8; 2],
 ) -> Scales<RUNS> {
-    let wanted: [f32; RUNS] = std::array::from_fn(|j| best_scale::<B, RUN>(&x[j], &w[j]));
-    let peak = of_largest_magnitude(&wanted);
-    let mut best = Assignment { gain: 0.0, refit: 0.0, scales: Scales { d: 0.0, scales: [0; RUNS] } };
-    for end in [low, high] {
-        let mut d = peak / f32::from(end);
-        for _ in 0..3 {
-            let next = Assignment::new::<B, RUN>(as_f16(d), x, w, &wanted, [low, high]);
-            d = next.refit;
-            if next.gain > best.gain {
-                best = next;
-            }
-        }
+    let ends = ends.map(f32::from);
+    match importance {
+        None => Runs::<RUN, RUNS, false>::new(x, x).two_level::<B>(ends),
+        Some(w) => Runs::<RUN, RUNS, true>::new(x, w).two_level::<B>(ends),
     }
-    best.scales
 }
 
-/// The best integers for a block scale, what they gain, and the block scale that would be best for their codes.
+/// The runs of a block side by side: `x[i]` holds element i of every run. One vector instruction then serves as many
+/// runs as it has lanes, and no sum crosses lanes.
+struct Runs<const RUN: usize, const RUNS: usize, const WEIGHTED: bool> {
+    x: [[f32; RUNS]; RUN],
+    /// Only read if `WEIGHTED`; otherwise every element weighs 1.
+    w: [[f32; RUNS]; RUN],
+}
+
+impl<const RUN: usize, const RUNS: usize, const WEIGHTED: bool> Runs<RUN, RUNS, WEIGHTED> {
+    #[inline(always)]
+    fn new(x: &[[f32; RUN]], w: &[[f32; RUN]]) -> Self {
+        Self { x: beside_each_other(x), w: if WEIGHTED { beside_each_other(w) } else { [[1.0; RUNS]; RUN] } }
+    }
+
+    /// Σ w·x·v and Σ w·v² of each run, snapped at the inverse of its scale.
+    #[inline(always)]
+    fn fits<B: Codebook>(&self, inverses: &[f32; RUNS]) -> [[f32; RUNS]; 2] {
+        let [mut xv, mut vv] = [[0.0; RUNS]; 2];
+        for i in 0..RUN {
+            for j in 0..RUNS {
+                let value = B::snap(self.x[i][j] * inverses[j]);
+                let weighted = if WEIGHTED { self.w[i][j] * value } else { value };
+                xv[j] += weighted * self.x[i][j];
+                vv[j] += weighted * value;
+            }
+        }
+        [xv, vv]
+    }
+
+    /// The best scale of each run for itself.
+    #[inline(always)]
+    fn best_scales<B: Codebook>(&self) -> [f32; RUNS] {
+        let mut peaks = [0.0_f32; RUNS];
+        for i in 0..RUN {
+            for j in 0..RUNS {
+                peaks[j] = if self.x[i][j].abs() > peaks[j].abs() { self.x[i][j] } else { peaks[j] };
+            }
+        }
+        let (mut gains, mut scales) = ([0.0; RUNS], [0.0; RUNS]);
+        let mut consider = |inverses: &[f32; RUNS], scales: &mut [f32; RUNS]| {
+            let [xv, vv] = self.fits::<B>(inverses);
+            for j in 0..RUNS {
+                let fit = Fit { xv: xv[j], vv: vv[j] };
+                let scale = fit.best_scale();
+                let gain = fit.gain(scale);
+                let better = gain > gains[j];
+                gains[j] = if better { gain } else { gains[j] };
+                scales[j] = if better { scale } else { scales[j] };
+            }
+        };
+        for end in B::ENDS {
+            for factor in B::STRETCH.factors() {
+                consider(&peaks.map(|peak| end * factor / peak), &mut scales);
+            }
+        }
+        for _ in 0..2 {
+            consider(&scales.map(inverse), &mut scales);
+        }
+        scales
+    }
+
+    /// Integers for the wanted scales, from block scales that give the largest of them either end; each in two rounds:
+    /// the first takes the nearest integers, the second, with the block scale that suits those, tries their neighbours.
+    #[inline(always)]
+    fn two_level<B: Codebook>(&self, ends: [f32; 2]) -> Scales<RUNS> {
+        let wanted = self.best_scales::<B>();
+        let peak = of_largest_magnitude(&wanted);
+        let mut best = Assignment { gain: 0.0, refit: 0.0, d: 0.0, integers: [0.0; RUNS] };
+        for end in ends {
+            let mut d = peak / end;
+            for steps in [&[0.0][..], &[0.0, -1.0, 1.0], &[0.0, -1.0, 1.0]] {
+                let next = self.assign::<B>(as_f16(d), &wanted, ends, steps);
+                d = next.refit;
+                if next.gain > best.gain {
+                    best = next;
+                }
+            }
+        }
+        Scales { d: best.d, scales: best.integers.map(|k| k as i8) }
+    }
+
+    /// The integers of most gain for block scale `d`, at the given distances from the wanted scales.
+    #[inline(always)]
+    fn assign<B: Codebook>(
+        &self,
+        d: f32,
+        wanted: &[f32; RUNS],
+        [low, high]: [f32; 2],
+        steps: &[f32],
+    ) -> Assignment<RUNS> {
+        let by = inverse(d);
+        let centres = wanted.map(|scale| round_between(scale * by, low, high));
+        let [mut gains, mut integers, mut best_xv, mut best_vv] = [[0.0; RUNS]; 4];
+        for &step in steps {
+            let tried = centres.map(|k| k + step);
+            let [xv, vv] = self.fits::<B>(&tried.map(|k| inverse(d * k)));
+            for j in 0..RUNS {
+                let k = tried[j];
+                let gain = Fit { xv: xv[j], vv: vv[j] }.gain(d * k);
+                let better = (gain > gains[j]) & (k >= low) & (k <= high);
+                gains[j] = if better { gain } else { gains[j] };
+                integers[j] = if better { k } else { integers[j] };
+                best_xv[j] = if better { xv[j] } else { best_xv[j] };
+                best_vv[j] = if better { vv[j] } else { best_vv[j] };
+            }
+        }
+        let mut total = Fit::default();
+        for j in 0..RUNS {
+            total.xv += integers[j] * best_xv[j];
+            total.vv += integers[j] * integers[j] * best_vv[j];
+        }
+        Assignment { gain: total.gain(d), refit: total.best_scale(), d, integers }
+    }
+}
+
+/// Integers for a block scale, what they gain, and the block scale that would be best for their codes.
 struct Assignment<const RUNS: usize> {
     gain: f32,
     refit: f32,
-    scales: Scales<RUNS>,
-}
-
-impl<const RUNS: usize> Assignment<RUNS> {
-    fn new<B: Codebook, const RUN: usize>(
-        d: f32,
-        x: &[[f32; RUN]],
-        w: &[[f32; RUN]],
-        wanted: &[f32; RUNS],
-        ends: [i8; 2],
-    ) -> Self {
-        let mut total = Fit::default();
-        let mut scales = [0; RUNS];
-        for j in 0..RUNS {
-            let (scale, fit) = nearby::<B, RUN>(&x[j], &w[j], d, wanted[j], ends);
-            let k = f32::from(scale);
-            scales[j] = scale;
-            total.xv += k * fit.xv;
-            total.vv += k * k * fit.vv;
-        }
-        Self { gain: total.gain(d), refit: total.best_scale(), scales: Scales { d, scales } }
-    }
-}
-
-/// The integer of most gain among the three nearest to `wanted / d`.
-fn nearby<B: Codebook, const N: usize>(
-    x: &[f32; N],
-    w: &[f32; N],
     d: f32,
-    wanted: f32,
-    [low, high]: [i8; 2],
-) -> (i8, Fit) {
-    let (low, high) = (f32::from(low), f32::from(high));
-    let centre = round_between(wanted * inverse(d), low, high);
-    let mut best = (0.0, 0, Fit::default());
-    for k in [centre - 1.0, centre, centre + 1.0] {
-        if k < low || k > high {
-            continue;
-        }
-        let fit = Fit::of::<B, N>(x, w, inverse(d * k));
-        let gain = fit.gain(d * k);
-        if gain > best.0 {
-            best = (gain, k as i8, fit);
-        }
-    }
-    (best.1, best.2)
+    integers: [f32; RUNS],
 }

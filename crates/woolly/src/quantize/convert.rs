@@ -7,6 +7,8 @@ use std::slice::{Chunks, ChunksMut};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use woolly_cpu::encode::encode;
+use woolly_cpu::isa::{self, Level};
 use woolly_engine::CancelToken;
 use woolly_gguf::{GGUFLoader, TensorInfo};
 use woolly_quant::{CodecError, TensorType};
@@ -24,6 +26,7 @@ pub(super) struct Conversion<'a> {
     input: &'a GGUFLoader,
     importance: Option<Arc<ImportanceMatrix>>,
     threads: NonZeroUsize,
+    level: Level,
     cancel: CancelToken,
     bytes_total: u64,
     /// Whether the input is read only once, so that its pages need not stay in memory.
@@ -40,11 +43,12 @@ struct State<'a> {
 
 impl<'a> Conversion<'a> {
     /// Takes what it needs from the options.
-    pub(super) fn new(input: &'a GGUFLoader, options: QuantizeOptions<'a>, bytes_total: u64) -> Self {
+    pub(super) fn new(input: &'a GGUFLoader, options: QuantizeOptions<'a>, bytes_total: u64) -> Result<Self, Error> {
         let threads = options.threads.or_else(|| thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN);
         let state = State { bytes_done: 0, on_progress: options.on_progress, failure: None };
         let (importance, cancel) = (options.importance, options.cancel);
-        Self { input, importance, threads, cancel, bytes_total, releases: false, state: RefCell::new(state) }
+        let (level, state) = (isa::detect().map_err(woolly_cpu::CpuError::from)?, RefCell::new(state));
+        Ok(Self { input, importance, threads, level, cancel, bytes_total, releases: false, state })
     }
 
     /// Gives the input's memory back piece by piece.
@@ -61,7 +65,8 @@ impl<'a> Conversion<'a> {
     pub(super) fn write(&self, info: &TensorInfo, to: TensorType, out: &mut dyn Write) -> io::Result<()> {
         let importance = self.importance.as_ref().map_or(Ok(None), |matrix| matrix.of(info));
         let importance = importance.map_err(|error| self.stop(error.into()))?;
-        let rows = Rows::of(info, to, importance.as_deref()).ok_or_else(|| self.stop(partial(info, to).into()))?;
+        let rows =
+            Rows::of(info, to, self.level, importance.as_deref()).ok_or_else(|| self.stop(partial(info, to).into()))?;
         let mut converted = Vec::new();
         let piece_bytes = rows.per(PIECE) * rows.from_bytes;
         for (index, piece) in info.bytes().chunks(piece_bytes).enumerate() {
@@ -114,6 +119,8 @@ struct Rows<'a> {
     elements: usize,
     from_bytes: usize,
     to_bytes: usize,
+    /// The instructions to encode with.
+    level: Level,
     /// How much each column matters, `[matrices, elements]`.
     importance: Option<&'a [f32]>,
     /// Rows of a matrix.
@@ -131,12 +138,12 @@ struct Fault {
 type Shares<'a> = Mutex<std::iter::Enumerate<std::iter::Zip<Chunks<'a, u8>, ChunksMut<'a, u8>>>>;
 
 impl<'a> Rows<'a> {
-    fn of(info: &TensorInfo, to: TensorType, importance: Option<&'a [f32]>) -> Option<Self> {
+    fn of(info: &TensorInfo, to: TensorType, level: Level, importance: Option<&'a [f32]>) -> Option<Self> {
         let elements = usize::try_from(*info.dims().first()?).ok().filter(|&elements| elements > 0)?;
         let per_matrix = usize::try_from(info.dims().get(1).copied().unwrap_or(1)).ok()?;
         let from = info.ty();
         let (from_bytes, to_bytes) = (from.row_bytes(elements)?, to.row_bytes(elements)?);
-        Some(Self { from, to, elements, from_bytes, to_bytes, importance, per_matrix })
+        Some(Self { from, to, elements, from_bytes, to_bytes, level, importance, per_matrix })
     }
 
     /// Rows that hold about `weights` weights, at least one.
@@ -179,13 +186,16 @@ impl<'a> Rows<'a> {
     fn convert_share(&self, row: usize, blocks: &[u8], out: &mut [u8], values: &mut Vec<f32>) -> Result<(), Fault> {
         let fault = |cause| Fault { row, elements: self.elements, cause };
         self.decode(blocks, values).map_err(fault)?;
-        let Some(importance) = self.importance else { return self.to.encode(values, out).map_err(fault) };
+        let Some(importance) = self.importance else {
+            return encode(self.level, self.to, values, None, out).map_err(fault);
+        };
         // Rows one by one: a share may reach from one matrix into the next.
         let rows = values.chunks(self.elements).zip(out.chunks_mut(self.to_bytes)).enumerate();
         rows.into_iter().try_for_each(|(index, (values, out))| {
             let start = (row + index) / self.per_matrix * self.elements;
             let weights = importance.get(start..start + self.elements).unwrap_or_default();
-            self.to.encode_weighted(values, weights, out).map_err(|cause| Fault { row: row + index, ..fault(cause) })
+            let encoded = encode(self.level, self.to, values, Some(weights), out);
+            encoded.map_err(|cause| Fault { row: row + index, ..fault(cause) })
         })
     }
 

@@ -165,7 +165,7 @@ pub fn quantize(input: &GGUFLoader, output: impl AsRef<Path>, options: QuantizeO
     }
     let mut report = Report::new(input, &plan);
     if !options.dry_run {
-        let conversion = Conversion::new(input, options, report.bytes_before).releasing();
+        let conversion = Conversion::new(input, options, report.bytes_before)?.releasing();
         report.file_bytes = Some(write(input, output, &plan, &conversion)?);
     }
     report.time = begun.elapsed();
@@ -183,7 +183,7 @@ pub fn quantize_in_memory(input: &GGUFLoader, options: QuantizeOptions<'_>) -> R
     }
     let plan = Plan::new(input, &options)?;
     let mut report = Report::new(input, &plan);
-    let conversion = Conversion::new(input, options, report.bytes_before);
+    let conversion = Conversion::new(input, options, report.bytes_before)?;
     let mut replacements = Vec::new();
     for ((index, info), &ty) in input.tensors().iter().enumerate().zip(&plan.types) {
         let mut bytes = Vec::new();
