@@ -99,20 +99,32 @@ impl<'a> GGUFWriter<'a> {
     /// Writes a split model, `PREFIX-00001-of-0000N.gguf` and so on, and returns the paths.
     ///
     /// Every part holds as many whole tensors, in order, as fit into `max_data_bytes`, but at least one. The first part
-    /// holds the metadata; the keys `split.no`, `split.count` and `split.tensors.count` are set in each. Errors as for
-    /// [`write_file`](Self::write_file); parts finished before an error stay.
+    /// holds the metadata; the keys `split.no`, `split.count` and `split.tensors.count` are set in each. The parts get
+    /// their names when all are complete. Errors as for [`write_file`](Self::write_file); when one of the last renamings
+    /// fails, parts before it have their names already.
     pub fn write_split(&mut self, prefix: impl AsRef<Path>, max_data_bytes: u64) -> Result<Vec<PathBuf>, Error> {
+        let paths = self.split_paths(prefix, max_data_bytes)?;
+        let (total, count) = (self.tensors.len(), paths.len() as u16);
+        let groups = group(&mut self.tensors, max_data_bytes)?;
+        let mut parts = Vec::new();
+        for ((tensors, no), path) in groups.into_iter().zip(0..).zip(&paths) {
+            parts.push(write_temporary(&part_metadata(&self.metadata, no, count, total), tensors, path)?.0);
+        }
+        for (part, path) in parts.iter_mut().zip(&paths) {
+            part.keep_as(path).map_err(Error::io("finish the file")).map_err(Error::in_file(path))?;
+        }
+        Ok(paths)
+    }
+
+    /// Returns the paths that [`write_split`](Self::write_split) would write.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] for names and dimensions that the format does not allow; [`Error::Split`] for too many parts.
+    pub fn split_paths(&mut self, prefix: impl AsRef<Path>, max_data_bytes: u64) -> Result<Vec<PathBuf>, Error> {
         check_names(&self.tensors)?;
-        let total = self.tensors.len();
-        let mut groups = group(&mut self.tensors, max_data_bytes)?;
-        let parts = groups.len();
+        let parts = group(&mut self.tensors, max_data_bytes)?.len();
         let count = u16::try_from(parts).map_err(|_| Error::Split(SplitFault::TooManyParts { parts }))?;
-        let paths = groups.iter_mut().zip(0..).map(|(tensors, no)| {
-            let metadata = part_metadata(&self.metadata, no, count, total);
-            let path = split::part_path(prefix.as_ref(), no.into(), count.into());
-            write_file(&metadata, tensors, &path).map(|_| path)
-        });
-        paths.collect()
+        Ok((0..count).map(|no| split::part_path(prefix.as_ref(), no.into(), count.into())).collect())
     }
 }
 
@@ -217,14 +229,20 @@ fn part_metadata(whole: &Metadata, no: u16, count: u16, tensors: usize) -> Metad
 }
 
 fn write_file(metadata: &Metadata, tensors: &mut [Pending<'_>], path: &Path) -> Result<u64, Error> {
+    let (mut temporary, length) = write_temporary(metadata, tensors, path)?;
+    temporary.keep_as(path).map_err(Error::io("finish the file")).map_err(Error::in_file(path))?;
+    Ok(length)
+}
+
+/// Writes all of a file that is to become `path`, and returns it with its length.
+fn write_temporary(metadata: &Metadata, tensors: &mut [Pending<'_>], path: &Path) -> Result<(Temporary, u64), Error> {
     let mut temporary = Temporary::beside(path).map_err(Error::io("create a file")).map_err(Error::in_file(path))?;
     let written = (|| {
         let mut out = BufWriter::with_capacity(1 << 20, &mut temporary.file);
         let length = write_part(metadata, tensors, &mut out)?;
         out.flush().map_err(Error::io("write"))?;
-        drop(out);
-        temporary.keep_as(path).map_err(Error::io("finish the file"))?;
         Ok(length)
     })();
-    written.map_err(Error::in_file(path))
+    let length = written.map_err(Error::in_file(path))?;
+    Ok((temporary, length))
 }

@@ -23,6 +23,8 @@ pub struct CompareOptions<'a> {
     pub window: usize,
     /// Most windows to score; `None`, the default, scores all.
     pub max_windows: Option<usize>,
+    /// Rows computed at once. Default 64, which is how prompts are read; 1 is how answers are decoded, on other kernels.
+    pub rows: usize,
     /// Called after each window with the result so far.
     pub on_window: Option<OnCompared<'a>>,
     /// Stops the comparison from another thread.
@@ -31,7 +33,7 @@ pub struct CompareOptions<'a> {
 
 impl Default for CompareOptions<'_> {
     fn default() -> Self {
-        Self { window: 512, max_windows: None, on_window: None, cancel: CancelToken::new() }
+        Self { window: 512, max_windows: None, rows: SCORE_ROWS, on_window: None, cancel: CancelToken::new() }
     }
 }
 
@@ -114,8 +116,8 @@ impl Model {
         self.check_vocabulary(other, text)?;
         let windows = Windows::of(self, text, options.window, options.max_windows)?;
         other.check_window(options.window)?;
-        let outputs = SCORE_ROWS.min(options.window);
-        let mut generators = [self, other].map(|model| model.generator(options.window, SCORE_ROWS, outputs));
+        let rows = options.rows.clamp(1, options.window);
+        let mut generators = [self, other].map(|model| model.generator(options.window, rows, rows));
         let [Ok(reference), Ok(compared)] = &mut generators else {
             let failed = generators.into_iter().find_map(Result::err);
             return Err(failed.unwrap_or(Error::Cancelled));
@@ -158,10 +160,10 @@ impl Model {
 
 /// What two models say about one token.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Token {
+pub(crate) struct Token {
     /// Negative log-likelihood of the token by the reference and by the other.
     surprises: [f64; 2],
-    divergence: f64,
+    pub(crate) divergence: f64,
     same_top: bool,
 }
 
@@ -174,7 +176,7 @@ impl Token {
 }
 
 /// Compares rows that both models have computed, on several threads.
-fn compare_rows(a: Rows<'_>, b: Rows<'_>, ids: &[u32], threads: NonZeroUsize) -> Result<Vec<Token>, Error> {
+pub(crate) fn compare_rows(a: Rows<'_>, b: Rows<'_>, ids: &[u32], threads: NonZeroUsize) -> Result<Vec<Token>, Error> {
     let count = a.logits.len() / a.columns;
     let mut tokens = vec![Ok(Token::default()); count];
     let per_thread = count.div_ceil(threads.get()).max(1);
@@ -264,7 +266,7 @@ impl Comparison {
 }
 
 /// The mean and its standard error.
-fn mean_of(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
+pub(crate) fn mean_of(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {
     let count = values.clone().count() as f64;
     if count < 1.0 {
         return (0.0, 0.0);

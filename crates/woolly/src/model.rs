@@ -137,6 +137,11 @@ impl Model {
         builder.device(device).context(context).cache_type(cache_type).load_from(file)
     }
 
+    /// Loads `file`, the same model with other data, without what only texts need.
+    pub(crate) fn load_again(&self, file: &GGUFLoader) -> Result<Box<dyn Loaded>, Error> {
+        self.0.device.load(file, self.0.threads, &mut |_| ())
+    }
+
     /// Loads the model once more, on a device that is watched.
     pub(crate) fn watched(&self) -> Result<Watched, Error> {
         self.0.device.watch(&self.0.file, self.0.cpu)

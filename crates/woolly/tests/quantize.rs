@@ -458,3 +458,21 @@ fn a_matrix_of_another_model_is_refused() {
     let foreign = bench.refusal(&input, options(matrix([("blk.0.wool".to_owned(), importance(ROW, 1))])));
     assert!(matches!(foreign, Error::Quantize(QuantizeError::ImportanceForeign)), "{foreign}");
 }
+
+#[test]
+fn a_split_model_is_the_same_model() {
+    let bench = Bench::new();
+    let input = bench.plain();
+    let (whole, _) = bench.run(&input, QuantizeOptions::new(QuantType::Q8_0));
+    let options = || QuantizeOptions { split_bytes: Some(20_000), ..QuantizeOptions::new(QuantType::Q8_0) };
+    let report = quantize(&input, bench.path("split.gguf"), options()).expect("written");
+    let names: Vec<String> =
+        (1..=report.paths.len()).map(|no| format!("split-{no:05}-of-{:05}.gguf", report.paths.len())).collect();
+    assert!(names.len() > 2 && report.paths.iter().zip(&names).all(|(path, name)| path.ends_with(name)), "{report:?}");
+    let split = GGUFLoader::open(&report.paths[1]).expect("valid");
+    for (a, b) in split.tensors().iter().zip(whole.tensors()) {
+        assert!(a.name() == b.name() && a.bytes() == b.bytes(), "{}", a.name());
+    }
+    let again = quantize(&input, bench.path("split.gguf"), options()).expect_err("refused");
+    assert!(matches!(again, Error::Quantize(QuantizeError::Exists { path }) if path == report.paths[0]));
+}

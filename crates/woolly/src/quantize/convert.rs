@@ -91,6 +91,20 @@ impl<'a> Conversion<'a> {
         Ok(())
     }
 
+    /// Converts the tensor in memory.
+    pub(super) fn to_bytes(&self, info: &TensorInfo, to: TensorType) -> Result<Vec<u8>, Error> {
+        let mut bytes = Vec::new();
+        let blocks = info.elements() / to.block_elements() as u64;
+        bytes.reserve_exact(usize::try_from(blocks).unwrap_or(0).saturating_mul(to.block_bytes()));
+        match self.write(info, to, &mut bytes) {
+            Ok(()) => Ok(bytes),
+            Err(error) => {
+                let unexpected = || woolly_gguf::Error::Io { action: "keep the weights in memory", error }.into();
+                Err(self.failure().unwrap_or_else(unexpected))
+            }
+        }
+    }
+
     /// Remembers why; what the writer is told only ends it.
     fn stop(&self, failure: Error) -> io::Error {
         self.state.borrow_mut().failure = Some(failure);

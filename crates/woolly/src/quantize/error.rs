@@ -101,6 +101,14 @@ pub enum QuantizeError {
     /// An importance matrix that knows none of the tensors.
     #[error("the importance matrix knows no tensor of this model")]
     ImportanceForeign,
+    /// A divergence that no mix keeps to.
+    #[error("no mix stays within a divergence of {target}: the largest types come to {least:.6}")]
+    Target {
+        /// The divergence asked for.
+        target: f64,
+        /// The divergence with the largest types there are to choose from.
+        least: f64,
+    },
     /// A weight is infinite or not a number.
     #[error("{tensor} holds {value} in row {row}, column {column}: the model is damaged")]
     NotFinite {
@@ -160,6 +168,7 @@ impl QuantizeError {
                 "give an importance matrix made by `woolly imatrix` (--imatrix), use a type of 3 bits or more, or allow it \
                  (--without-imatrix)"
             }
+            Self::Target { .. } => "allow more, such as 0.01, or choose from larger types",
             Self::DryRun => "report what `quantize` returns, or leave `dry_run` off",
             Self::ImportanceFile { .. } | Self::ImportanceSize { .. } | Self::ImportanceForeign => {
                 "make one of this very model: woolly imatrix -m MODEL -f TEXT -o imatrix.gguf"

@@ -14,6 +14,8 @@ pub enum Target {
     Mix(Mix),
     /// Those of different mixes, by layer.
     Layers(QuantizationConfig),
+    /// Types by the names of tensors, such as [`FoundMix::types`](super::FoundMix::types); all others keep theirs.
+    Tensors(Vec<(String, TensorType)>),
 }
 
 impl From<Mix> for Target {
@@ -107,7 +109,7 @@ impl Target {
     /// Checks the target against the model.
     pub(super) fn check(&self, model: &ModelFacts) -> Result<(), QuantizeError> {
         match self {
-            Self::Mix(_) => Ok(()),
+            Self::Mix(_) | Self::Tensors(_) => Ok(()),
             Self::Layers(config) => config.check(usize::try_from(model.block_count).unwrap_or(usize::MAX)),
         }
     }
@@ -117,6 +119,7 @@ impl Target {
         match self {
             Self::Mix(mix) => *mix,
             Self::Layers(config) => config.main_mix(),
+            Self::Tensors(types) => most_used(types),
         }
     }
 
@@ -124,8 +127,16 @@ impl Target {
         match self {
             Self::Mix(mix) => Some(*mix),
             Self::Layers(config) => config.mix_of(name),
+            Self::Tensors(_) => None,
         }
     }
+}
+
+/// The mix whose usual type the most of the tensors have.
+fn most_used(types: &[(String, TensorType)]) -> Mix {
+    let uses = |mix: &Mix| types.iter().filter(|(_, ty)| *ty == mix.base_type()).count();
+    // Of several mixes with the same type, the later ones are the larger and more usual.
+    Mix::ALL.iter().copied().max_by_key(uses).filter(|mix| uses(mix) > 0).unwrap_or(Mix::F16)
 }
 
 fn layer(name: &str) -> Option<usize> {

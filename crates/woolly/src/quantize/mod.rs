@@ -41,11 +41,12 @@ mod measure;
 mod overrides;
 mod plan;
 mod report;
+mod search;
 
 use std::fmt;
 use std::fs;
 use std::num::NonZeroUsize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -65,6 +66,7 @@ pub use layers::{QuantizationConfig, Target};
 pub use measure::{ImportanceOptions, OnMeasured};
 pub use overrides::TypeOverride;
 pub use report::{Report, TensorReport};
+pub use search::{FoundMix, OnSearched, SearchOptions, SearchProgress};
 pub use woolly_model::mix::{Mix as QuantType, UnknownMix as UnknownQuantType};
 
 /// What is called after each piece of a tensor.
@@ -106,7 +108,10 @@ pub struct QuantizeOptions<'a> {
     pub threads: Option<NonZeroUsize>,
     /// Decides and checks everything but reads no weight and writes nothing.
     pub dry_run: bool,
-    /// Replaces a file that exists.
+    /// Writes several files, `OUTPUT-00001-of-0000N.gguf` and so on, each with at most so many bytes of tensors or with one
+    /// larger tensor; `None`, the default, writes one file.
+    pub split_bytes: Option<u64>,
+    /// Replaces files that exist.
     pub overwrite: bool,
     /// Called after each piece of a tensor.
     pub on_progress: Option<OnProgress<'a>>,
@@ -129,6 +134,7 @@ impl QuantizeOptions<'_> {
             without_importance: false,
             threads: None,
             dry_run: false,
+            split_bytes: None,
             overwrite: false,
             on_progress: None,
             cancel: CancelToken::new(),
@@ -160,13 +166,16 @@ pub fn quantize(input: &GGUFLoader, output: impl AsRef<Path>, options: QuantizeO
     let begun = Instant::now();
     let output = output.as_ref();
     let plan = Plan::new(input, &options)?;
-    if !options.dry_run {
-        check_output(input, output, options.overwrite)?;
-    }
     let mut report = Report::new(input, &plan);
     if !options.dry_run {
+        let place = Place { output, split_bytes: options.split_bytes, overwrite: options.overwrite };
+        if place.split_bytes.is_none() {
+            place.check(input, output)?;
+        }
         let conversion = Conversion::new(input, options, report.bytes_before)?.releasing();
-        report.file_bytes = Some(write(input, output, &plan, &conversion)?);
+        report.paths = place.write(input, &plan, &conversion)?;
+        let length = |path: &PathBuf| fs::metadata(path).map_or(0, |metadata| metadata.len());
+        report.file_bytes = Some(report.paths.iter().map(length).sum());
     }
     report.time = begun.elapsed();
     Ok(report)
@@ -186,14 +195,9 @@ pub fn quantize_in_memory(input: &GGUFLoader, options: QuantizeOptions<'_>) -> R
     let conversion = Conversion::new(input, options, report.bytes_before)?;
     let mut replacements = Vec::new();
     for ((index, info), &ty) in input.tensors().iter().enumerate().zip(&plan.types) {
-        let mut bytes = Vec::new();
         if ty != info.ty() {
-            bytes.reserve_exact(usize::try_from(report.tensors[index].bytes_after).unwrap_or(0));
-            if let Err(error) = conversion.write(info, ty, &mut bytes) {
-                let unexpected = || woolly_gguf::Error::Io { action: "keep the weights in memory", error }.into();
-                return Err(conversion.failure().unwrap_or_else(unexpected));
-            }
-            replacements.push(Replacement { index, ty, bytes: bytes.into() });
+            let bytes = conversion.to_bytes(info, ty)?.into();
+            replacements.push(Replacement { index, ty, bytes });
         }
     }
     drop(conversion);
@@ -221,28 +225,49 @@ impl Model {
     }
 }
 
-fn write(input: &GGUFLoader, output: &Path, plan: &Plan, conversion: &Conversion<'_>) -> Result<u64, Error> {
-    let mut writer = GGUFWriter::new();
-    writer.extend(input.metadata());
-    for (key, value) in plan.file_keys() {
-        writer.set(key, value);
-    }
-    for (info, &ty) in input.tensors().iter().zip(&plan.types) {
-        let source = TensorSource::stream(move |out| conversion.write(info, ty, out));
-        writer.tensor(info.name(), info.dims(), ty, source);
-    }
-    let written = writer.write_file(output);
-    drop(writer);
-    // What stopped the conversion says more than that writing did not succeed.
-    written.map_err(|error| conversion.failure().unwrap_or_else(|| error.into()))
+/// Where a model is written to.
+struct Place<'a> {
+    output: &'a Path,
+    split_bytes: Option<u64>,
+    overwrite: bool,
 }
 
-fn check_output(input: &GGUFLoader, output: &Path, overwrite: bool) -> Result<(), QuantizeError> {
-    let Ok(there) = fs::canonicalize(output) else { return Ok(()) };
-    let is_input = input.paths().any(|path| fs::canonicalize(path).is_ok_and(|path| path == there));
-    match () {
-        () if is_input => Err(QuantizeError::OntoInput { path: output.to_owned() }),
-        () if !overwrite => Err(QuantizeError::Exists { path: output.to_owned() }),
-        () => Ok(()),
+impl Place<'_> {
+    /// Writes the model and returns the paths of its files.
+    fn write(&self, input: &GGUFLoader, plan: &Plan, conversion: &Conversion<'_>) -> Result<Vec<PathBuf>, Error> {
+        let mut writer = GGUFWriter::new();
+        writer.extend(input.metadata());
+        for (key, value) in plan.file_keys() {
+            writer.set(key, value);
+        }
+        for (info, &ty) in input.tensors().iter().zip(&plan.types) {
+            let source = TensorSource::stream(move |out| conversion.write(info, ty, out));
+            writer.tensor(info.name(), info.dims(), ty, source);
+        }
+        let written = match self.split_bytes {
+            None => writer.write_file(self.output).map(|_| vec![self.output.to_owned()]),
+            Some(bytes) => {
+                // `model.gguf` becomes `model-00001-of-00003.gguf`.
+                let is_gguf = self.output.extension().is_some_and(|extension| extension == "gguf");
+                let prefix = if is_gguf { self.output.with_extension("") } else { self.output.to_owned() };
+                let paths = writer.split_paths(&prefix, bytes)?;
+                paths.iter().try_for_each(|path| self.check(input, path))?;
+                writer.write_split(prefix, bytes)
+            }
+        };
+        drop(writer);
+        // What stopped the conversion says more than that writing did not succeed.
+        written.map_err(|error| conversion.failure().unwrap_or_else(|| error.into()))
+    }
+
+    /// Refuses to replace the input, or what was not to be replaced.
+    fn check(&self, input: &GGUFLoader, path: &Path) -> Result<(), QuantizeError> {
+        let Ok(there) = fs::canonicalize(path) else { return Ok(()) };
+        let is_input = input.paths().any(|path| fs::canonicalize(path).is_ok_and(|path| path == there));
+        match () {
+            () if is_input => Err(QuantizeError::OntoInput { path: path.to_owned() }),
+            () if !self.overwrite => Err(QuantizeError::Exists { path: path.to_owned() }),
+            () => Ok(()),
+        }
     }
 }

@@ -59,8 +59,14 @@ fn target_types(options: &QuantizeOptions<'_>, model: &ModelFacts, tensors: &[Te
     let types = match &options.target {
         Target::Mix(mix) => assign(*mix),
         Target::Layers(config) => config.assign(tensors, assign),
+        Target::Tensors(types) => tensors.iter().map(|tensor| named_type(tensor, types)).collect(),
     };
     types.into_iter().zip(tensors).map(|(ty, tensor)| if is_weight(tensor) { ty } else { tensor.ty }).collect()
+}
+
+fn named_type(tensor: &TensorFacts<'_>, types: &[(String, TensorType)]) -> TensorType {
+    let named = types.iter().find(|(name, _)| name == tensor.name);
+    named.map_or(tensor.ty, |&(_, ty)| fitting(ty, tensor))
 }
 
 fn pure_type(mix: Mix, tensor: &TensorFacts<'_>) -> TensorType {

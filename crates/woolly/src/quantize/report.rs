@@ -1,5 +1,6 @@
 //! What a quantisation made, or would make.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use woolly_gguf::{GGUFLoader, TensorInfo};
@@ -22,7 +23,9 @@ pub struct Report {
     pub bytes_before: u64,
     /// Bytes of all tensors in the output.
     pub bytes_after: u64,
-    /// Bytes of the file written; `None` in a dry run.
+    /// The files written; none in a dry run and for a model in memory.
+    pub paths: Vec<PathBuf>,
+    /// Bytes of the files written; `None` where none was.
     pub file_bytes: Option<u64>,
     /// How long it took.
     pub time: Duration,
@@ -55,6 +58,7 @@ impl Report {
             elements: input.tensors().iter().map(TensorInfo::elements).sum(),
             bytes_before: tensors.iter().map(|tensor| tensor.bytes_before).sum(),
             bytes_after: tensors.iter().map(|tensor| tensor.bytes_after).sum(),
+            paths: Vec::new(),
             file_bytes: None,
             time: Duration::ZERO,
             tensors,
