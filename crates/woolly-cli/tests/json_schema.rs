@@ -42,12 +42,13 @@ fn documentation_and_output_have_the_same_keys() {
     let text = dir.path().join("text").display().to_string();
     fs::write(&text, "abcdefghijklmnop").expect("written");
     let imatrix = dir.path().join("imatrix.gguf").display().to_string();
-    let cases: [(&str, &[&str]); 6] = [
+    let cases: [(&str, &[&str]); 7] = [
         ("run", &["run", &model, "ab", "-n", "3", "--json"]),
         ("show", &["show", &model, "--tensors", "--template", "--json"]),
         ("tokenize", &["tokenize", &model, "ab", "--json"]),
         ("compare", &["compare", &model, &model, "-f", &text, "-c", "8", "--json"]),
         ("imatrix", &["imatrix", "-m", &model, "-f", &text, "-c", "8", "-o", &imatrix, "--json"]),
+        ("quantize", &["quantize", "--dry-run", &model, "Q8_0", "--json"]),
         ("perplexity", &["perplexity", "-m", &model, "-f", &text, "-c", "8", "--json"]),
     ];
     for (command, arguments) in cases {

@@ -137,3 +137,34 @@ fn an_importance_matrix_is_made_and_used() {
         assert!(refused.stderr.contains(part) && refused.stderr.contains("woolly imatrix"), "{}", refused.stderr);
     }
 }
+
+#[test]
+fn parts_of_a_split_are_named_as_others_name_them() {
+    let bench = Bench::new();
+    let text = bench.run(&["--split-max-size", "1M"], &["F32"]).success();
+    let first = bench.path("out-00001-of-00002.gguf");
+    assert!(text.contains(&first), "{text}");
+    let answer = woolly(&["run", &first, "abc", "-n", "4", "--temp", "0", "--no-conversation"]).success();
+    assert!(answer.contains("defg"), "{answer}");
+    let refused = bench.run(&["--split-max-size", "1M"], &["F32"]);
+    assert_eq!((refused.code, refused.stderr.contains("--force")), (Some(2), true), "{}", refused.stderr);
+    assert_eq!(bench.run(&["--split-max-size", "1"], &["F32"]).code, Some(2));
+}
+
+#[test]
+fn a_mix_is_searched_on_request() {
+    let bench = Bench::new();
+    let text = bench.path("text");
+    fs::write(&text, "abcdefghijklmnopqrstuvwxyz".repeat(30)).expect("written");
+    let (out, input) = (bench.path("out.gguf"), bench.input.as_str());
+    let search = |flags: &[&str]| woolly(&[&["quantize", input, &out, "--target-kld"], flags].concat());
+    // The fixture's context is 256 tokens, less than a window.
+    let short = search(&["0.01", "--text", &text]);
+    assert_eq!((short.code, short.stderr.contains("256")), (Some(2), true), "{}", short.stderr);
+    for (flags, part) in [(&["0.01"][..], "--text"), (&["-1", "--text", &text], "divergence"), (&["x"], "x")] {
+        let refused = search(flags);
+        assert_eq!((refused.code, refused.stderr.contains(part)), (Some(2), true), "{flags:?}: {}", refused.stderr);
+    }
+    let typed = woolly(&["quantize", input, &out, "Q4_0", "--target-kld", "0.1", "--text", &text]);
+    assert_eq!((typed.code, typed.stderr.contains("searches types")), (Some(2), true), "{}", typed.stderr);
+}

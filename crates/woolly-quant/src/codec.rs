@@ -148,14 +148,16 @@ pub(crate) fn encode_blocks<const BYTES: usize, const ELEMENTS: usize>(
     out: &mut [u8],
     encode: impl Fn(&[f32; ELEMENTS], Option<&[f32; ELEMENTS]>, &mut [u8; BYTES]),
 ) {
+    // Plain loops: what is in a closure may end up outside of the caller, and of its instructions.
     let blocks = values.as_chunks().0.iter().zip(out.as_chunks_mut().0);
-    match importance.map(|weights| weights.as_chunks().0) {
-        None => blocks.for_each(|(x, block)| encode(x, None, block)),
-        Some(row) => {
-            for ((x, block), weights) in blocks.zip(row.iter().cycle()) {
-                encode(x, normalised(weights).as_ref(), block);
-            }
+    let Some(row) = importance.map(|weights| weights.as_chunks().0) else {
+        for (x, block) in blocks {
+            encode(x, None, block);
         }
+        return;
+    };
+    for ((x, block), weights) in blocks.zip(row.iter().cycle()) {
+        encode(x, normalised(weights).as_ref(), block);
     }
 }
 

@@ -63,11 +63,11 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
         x: &[f32; 256],
         w: &[f32; 256],
     ) -> Found<RUNS, GROUPS> {
-        let runs: [Run; RUNS] = std::array::from_fn(|j| {
-            let range = j * (256 / RUNS)..(j + 1) * (256 / RUNS);
-            self.run(&x[range.clone()], &w[range])
-        });
-        let Scales { d, codes } = self.two_level(&runs);
+        let mut runs = Vec::with_capacity(RUNS);
+        for (x, w) in x.chunks(256 / RUNS).zip(w.chunks(256 / RUNS)) {
+            runs.push(self.run(x, w));
+        }
+        let Scales { d, codes } = self.two_level::<RUNS>(&runs);
         let mut found = Found { d, scales: codes, choices: [0; RUNS], words: [0; GROUPS] };
         for (j, words) in found.words.chunks_exact_mut(GROUPS / RUNS).enumerate() {
             let scale = d * self.factor(codes[j]);
@@ -85,11 +85,15 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
         let peak = x.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
         // Magnitudes begin well above zero, so outliers are rather clipped than many small elements blown up.
         let scales = [0.2 * peak / self.largest, 1.3 * peak / self.largest, peak / self.flattest];
-        let groups = |shifts: &&[f32]| {
-            let groups = x.as_chunks().0.iter().zip(w.as_chunks().0);
-            groups.map(|(x, w)| Group::new(self.grid, shifts, x, w, scales)).collect()
-        };
-        Run { choices: self.shifts.iter().map(groups).collect(), scales }
+        let mut choices = Vec::with_capacity(self.shifts.len());
+        for shifts in self.shifts {
+            let mut groups = Vec::with_capacity(x.len() / WIDTH);
+            for (x, w) in x.as_chunks().0.iter().zip(w.as_chunks().0) {
+                groups.push(Group::new(self.grid, shifts, x, w, scales));
+            }
+            choices.push(groups);
+        }
+        Run { choices, scales }
     }
 
     #[inline(always)]
@@ -99,7 +103,7 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
 
     /// The scales of least error for a block.
     #[inline(always)]
-    fn two_level<const RUNS: usize>(&self, runs: &[Run; RUNS]) -> Scales<RUNS> {
+    fn two_level<const RUNS: usize>(&self, runs: &[Run]) -> Scales<RUNS> {
         let wanted: [f32; RUNS] = std::array::from_fn(|j| runs[j].best_scale());
         let largest = wanted.iter().fold(0.0_f32, |a, &b| a.max(b));
         let mut best = Scales { d: 0.0, codes: [0; RUNS] };
@@ -121,7 +125,7 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
 
     /// The best codes for block scale `d` among the three nearest to the wanted scales, and a and b of the block.
     #[inline(always)]
-    fn assign<const RUNS: usize>(&self, runs: &[Run; RUNS], wanted: &[f32; RUNS], d: f32) -> ([u8; RUNS], Line) {
+    fn assign<const RUNS: usize>(&self, runs: &[Run], wanted: &[f32; RUNS], d: f32) -> ([u8; RUNS], Line) {
         let mut total = Line::default();
         let mut codes = [0; RUNS];
         for (j, run) in runs.iter().enumerate() {
@@ -220,7 +224,10 @@ impl Group {
         w: &[f32; WIDTH],
         [low, high, flat]: [f32; 3],
     ) -> Self {
-        let tables: Vec<Table<WORDS>> = shifts.iter().map(|&shift| Table::new(grid, shift, x, w)).collect();
+        let mut tables = Vec::with_capacity(shifts.len());
+        for &shift in shifts {
+            tables.push(Table::new(grid, shift, x, w));
+        }
         let (first, last) = (highest(&tables, low), highest(&tables, high));
         let mut group = Self { lines: vec![first], ends: Vec::new() };
         group.append_between(&tables, first, last);

@@ -282,27 +282,17 @@ impl<const RUN: usize, const RUNS: usize, const WEIGHTED: bool> Runs<RUN, RUNS, 
                 peaks[j] = if self.x[i][j].abs() > peaks[j].abs() { self.x[i][j] } else { peaks[j] };
             }
         }
-        let (mut gains, mut scales) = ([0.0; RUNS], [0.0; RUNS]);
-        let mut consider = |inverses: &[f32; RUNS], scales: &mut [f32; RUNS]| {
-            let [xv, vv] = self.fits::<B>(inverses);
-            for j in 0..RUNS {
-                let fit = Fit { xv: xv[j], vv: vv[j] };
-                let scale = fit.best_scale();
-                let gain = fit.gain(scale);
-                let better = gain > gains[j];
-                gains[j] = if better { gain } else { gains[j] };
-                scales[j] = if better { scale } else { scales[j] };
-            }
-        };
+        let mut best = WideBest { gains: [0.0; RUNS], scales: [0.0; RUNS] };
         for end in B::ENDS {
             for factor in B::STRETCH.factors() {
-                consider(&peaks.map(|peak| end * factor / peak), &mut scales);
+                best.consider::<B, RUN, WEIGHTED>(self, &peaks.map(|peak| end * factor / peak));
             }
         }
         for _ in 0..2 {
-            consider(&scales.map(inverse), &mut scales);
+            let inverses = best.scales.map(inverse);
+            best.consider::<B, RUN, WEIGHTED>(self, &inverses);
         }
-        scales
+        best.scales
     }
 
     /// Integers for the wanted scales, from block scales that give the largest of them either end; each in two rounds:
@@ -356,6 +346,32 @@ impl<const RUN: usize, const RUNS: usize, const WEIGHTED: bool> Runs<RUN, RUNS, 
             total.vv += integers[j] * integers[j] * best_vv[j];
         }
         Assignment { gain: total.gain(d), refit: total.best_scale(), d, integers }
+    }
+}
+
+/// The best scale of each run so far.
+struct WideBest<const RUNS: usize> {
+    gains: [f32; RUNS],
+    scales: [f32; RUNS],
+}
+
+impl<const RUNS: usize> WideBest<RUNS> {
+    /// Takes the best scales for the values snapped at these inverses, where they gain more.
+    #[inline(always)]
+    fn consider<B: Codebook, const RUN: usize, const WEIGHTED: bool>(
+        &mut self,
+        runs: &Runs<RUN, RUNS, WEIGHTED>,
+        inverses: &[f32; RUNS],
+    ) {
+        let [xv, vv] = runs.fits::<B>(inverses);
+        for j in 0..RUNS {
+            let fit = Fit { xv: xv[j], vv: vv[j] };
+            let scale = fit.best_scale();
+            let gain = fit.gain(scale);
+            let better = gain > self.gains[j];
+            self.gains[j] = if better { gain } else { self.gains[j] };
+            self.scales[j] = if better { scale } else { self.scales[j] };
+        }
     }
 }
 
