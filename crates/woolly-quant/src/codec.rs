@@ -140,30 +140,31 @@ pub(crate) fn decode_blocks<const BYTES: usize, const ELEMENTS: usize>(
     }
 }
 
-/// Encodes block after block; `importance` holds the weights of one row and is repeated for each row.
-#[inline(always)]
-pub(crate) fn encode_blocks<const BYTES: usize, const ELEMENTS: usize>(
-    values: &[f32],
-    importance: Option<&[f32]>,
-    out: &mut [u8],
-    encode: impl Fn(&[f32; ELEMENTS], Option<&[f32; ELEMENTS]>, &mut [u8; BYTES]),
-) {
-    // Plain loops: what is in a closure may end up outside of the caller, and of its instructions.
-    let blocks = values.as_chunks().0.iter().zip(out.as_chunks_mut().0);
-    let Some(row) = importance.map(|weights| weights.as_chunks().0) else {
-        for (x, block) in blocks {
-            encode(x, None, block);
+/// Encodes block after block with the function named; `importance` holds the weights of one row and is repeated for each
+/// row. A macro, because a function passed as a value, or a closure, may be compiled outside of the caller, and so
+/// without its instructions.
+macro_rules! encode_blocks {
+    ($encode:path, $values:ident, $importance:ident, $out:ident) => {{
+        let blocks = $values.as_chunks().0.iter().zip($out.as_chunks_mut().0);
+        match $importance.map(|weights| weights.as_chunks().0) {
+            None => {
+                for (x, block) in blocks {
+                    $encode(x, None, block);
+                }
+            }
+            Some(row) => {
+                for ((x, block), weights) in blocks.zip(row.iter().cycle()) {
+                    $encode(x, crate::codec::normalised(weights).as_ref(), block);
+                }
+            }
         }
-        return;
-    };
-    for ((x, block), weights) in blocks.zip(row.iter().cycle()) {
-        encode(x, normalised(weights).as_ref(), block);
-    }
+    }};
 }
+pub(crate) use encode_blocks;
 
 /// The weights divided by their maximum, so that sums of squares neither overflow nor vanish; `None` if all are zero.
 #[inline(always)]
-fn normalised<const ELEMENTS: usize>(weights: &[f32; ELEMENTS]) -> Option<[f32; ELEMENTS]> {
+pub(crate) fn normalised<const ELEMENTS: usize>(weights: &[f32; ELEMENTS]) -> Option<[f32; ELEMENTS]> {
     let largest = weights.iter().fold(0.0_f32, |a, &w| a.max(w));
     (largest > 0.0).then(|| weights.map(|w| w / largest))
 }

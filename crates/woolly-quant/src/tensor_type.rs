@@ -95,7 +95,7 @@ macro_rules! encode_here {
         ()
     };
     ($range:ident $module:ident, $values:ident, $importance:ident, $out:ident) => {
-        encode_blocks($values, $importance, $out, formats::$module::encode)
+        encode_blocks!(formats::$module::encode, $values, $importance, $out)
     };
 }
 
