@@ -139,7 +139,7 @@ impl Model {
 
     /// Loads `file`, the same model with other data, without what only texts need.
     pub(crate) fn load_again(&self, file: &GGUFLoader) -> Result<Box<dyn Loaded>, Error> {
-        self.0.device.load(file, self.0.threads, &mut |_| ())
+        self.0.device.load(file, self.0.cpu, &mut |_| ())
     }
 
     /// Loads the model once more, on a device that is watched.
