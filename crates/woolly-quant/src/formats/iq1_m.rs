@@ -6,7 +6,7 @@ use crate::grids::IQ1;
 use crate::half::{f16_to_f32, f32_to_f16};
 use crate::layout::{field, field_mut, pack_pairs, put_shifted};
 use crate::search::codewords::{self, Columns, Format};
-use crate::search::or_uniform;
+use crate::search::emphasised;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 56], out: &mut [f32; 256]) {
@@ -26,7 +26,7 @@ pub(crate) fn decode(block: &[u8; 56], out: &mut [f32; 256]) {
 
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 56]) {
-    let found = FORMAT.search::<16, 32>(x, &or_uniform(importance));
+    let found = FORMAT.search::<16, 32>(x, &emphasised(x, importance));
     *field_mut::<0, _, _>(out) = found.words.map(|word| word as u8);
     // Words from 2048 on have the negative shift: bit 11 becomes bit 3 of the half byte.
     let high = found.words.map(|word| (word >> 8) as u8);

@@ -5,7 +5,7 @@
 use crate::grids::IQ1;
 use crate::layout::{f16_at, field, field_mut, put_f16, put_shifted};
 use crate::search::codewords::{self, Columns, Format};
-use crate::search::or_uniform;
+use crate::search::emphasised;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
@@ -25,7 +25,7 @@ pub(crate) fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
 
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 50]) {
-    let found = FORMAT.search::<8, 32>(x, &or_uniform(importance));
+    let found = FORMAT.search::<8, 32>(x, &emphasised(x, importance));
     put_f16::<0, _>(out, found.d);
     *field_mut::<2, _, _>(out) = found.words.map(|word| word as u8);
     let high: &mut [u8; 16] = field_mut::<34, _, _>(out);

@@ -5,7 +5,7 @@
 use crate::grids::IQ2_S;
 use crate::layout::{f16_at, field, field_mut, pack_pairs, put_f16, put_signed};
 use crate::search::codewords::{self, Columns, Format};
-use crate::search::or_uniform;
+use crate::search::emphasised;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 82], out: &mut [f32; 256]) {
@@ -25,7 +25,7 @@ pub(crate) fn decode(block: &[u8; 82], out: &mut [f32; 256]) {
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 82]) {
     let (signs, magnitudes) = codewords::split_signs(x);
-    let found = FORMAT.search::<16, 32>(&magnitudes, &or_uniform(importance));
+    let found = FORMAT.search::<16, 32>(&magnitudes, &emphasised(x, importance));
     put_f16::<0, _>(out, found.d);
     *field_mut::<2, _, _>(out) = found.words.map(|word| word as u8);
     *field_mut::<34, _, _>(out) = signs;

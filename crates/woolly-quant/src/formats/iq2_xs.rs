@@ -4,7 +4,7 @@
 use crate::grids::{IQ2_XS, even_signs};
 use crate::layout::{f16_at, field, field_mut, pack_pairs, put_f16, put_signed};
 use crate::search::codewords::{self, Columns, Format};
-use crate::search::or_uniform;
+use crate::search::emphasised;
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 74], out: &mut [f32; 256]) {
@@ -21,7 +21,7 @@ pub(crate) fn decode(block: &[u8; 74], out: &mut [f32; 256]) {
 
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 74]) {
-    let weights = or_uniform(importance);
+    let weights = emphasised(x, importance);
     let (signs, magnitudes) = codewords::split_even_signs(x, &weights);
     let found = FORMAT.search::<16, 32>(&magnitudes, &weights);
     put_f16::<0, _>(out, found.d);

@@ -2,7 +2,7 @@
 //! 64 bytes of four codes, d f16, dmin f16.
 
 use crate::layout::{f16_at, field, field_mut, pack_two_bits, put_f16, two_bits};
-use crate::search::affine;
+use crate::search::{affine, emphasised};
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 84], out: &mut [f32; 256]) {
@@ -21,8 +21,9 @@ pub(crate) fn decode(block: &[u8; 84], out: &mut [f32; 256]) {
 
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 84]) {
+    let weights = emphasised(x, importance);
     let runs = x.as_chunks::<16>().0;
-    let lines = affine::two_level::<16, 16>(runs, importance.map(|weights| weights.as_chunks().0), 3.0, 15.0);
+    let lines = affine::two_level::<16, 16>(runs, Some(weights.as_chunks().0), 3.0, 15.0);
     let mut codes = [0; 256];
     for (j, codes) in codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         *codes = lines.line(j).codes(&runs[j], 3.0);

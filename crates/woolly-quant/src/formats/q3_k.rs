@@ -2,6 +2,7 @@
 //! taken off), 64 bytes of four lower halves, 12 bytes of scales, d f16.
 
 use crate::layout::{f16_at, field, field_mut, pack_two_bits, put_f16, two_bits};
+use crate::search::emphasised;
 use crate::search::symmetric::{self, Integers};
 
 #[inline]
@@ -20,8 +21,9 @@ pub(crate) fn decode(block: &[u8; 110], out: &mut [f32; 256]) {
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 110]) {
     type Codes = Integers<-4, 3>;
+    let weights = emphasised(x, importance);
     let runs = x.as_chunks::<16>().0;
-    let found = symmetric::two_level::<Codes, 16, 16>(runs, importance.map(|weights| weights.as_chunks().0), [-32, 31]);
+    let found = symmetric::two_level::<Codes, 16, 16>(runs, Some(weights.as_chunks().0), [-32, 31]);
     let mut codes = [0; 256];
     for (j, codes) in codes.as_chunks_mut::<16>().0.iter_mut().enumerate() {
         *codes = symmetric::codes::<Codes, 16>(&runs[j], found.d * f32::from(found.scales[j]));
