@@ -1,7 +1,29 @@
 //! Drives the block codecs of `formats/` over whole slices, and checks lengths and values before it does.
 
 use crate::half::F16_MAX;
-use crate::{CodecError, TensorType};
+use crate::{CodecError, TensorType, formats};
+
+/// Encodes block after block with the function named; `importance` holds the weights of one row and is repeated for each
+/// row. A macro, because a function passed as a value, or a closure, may be compiled outside of the caller, and so
+/// without its instructions.
+macro_rules! encode_blocks {
+    ($encode:path, $values:ident, $importance:ident, $out:ident) => {{
+        let blocks = $values.as_chunks().0.iter().zip($out.as_chunks_mut().0);
+        match $importance.map(|weights| weights.as_chunks().0) {
+            None => {
+                for (x, block) in blocks {
+                    $encode(x, None, block);
+                }
+            }
+            Some(row) => {
+                for ((x, block), weights) in blocks.zip(row.iter().cycle()) {
+                    $encode(x, crate::codec::normalised(weights).as_ref(), block);
+                }
+            }
+        }
+    }};
+}
+pub(crate) use encode_blocks;
 
 impl TensorType {
     /// Decodes `blocks`, whole blocks of this type, to the values of `out`.
@@ -20,7 +42,7 @@ impl TensorType {
 
     /// Returns whether [`encode`](Self::encode) works for this type.
     pub fn can_encode(self) -> bool {
-        self.range().is_some()
+        self.encoder().is_some()
     }
 
     /// Encodes `values` to blocks of this type, with every element of the same importance.
@@ -34,7 +56,9 @@ impl TensorType {
     /// [`decode`](Self::decode) for the lengths; [`CodecError::OutOfRange`] for a value that the type cannot hold:
     /// the floats keep infinities and NaN, no other type does. Nothing is written then.
     pub fn encode(self, values: &[f32], out: &mut [u8]) -> Result<(), CodecError> {
-        self.encode_inline(values, None, out)
+        let encoder = self.checked_encoder(values, None, out.len())?;
+        (encoder.blocks)(values, None, out);
+        Ok(())
     }
 
     /// Encodes `values` so that the squared error weighted by `importance` is small.
@@ -47,38 +71,47 @@ impl TensorType {
     /// Those of [`encode`](Self::encode); [`CodecError::ImportanceLength`] when the weights are not a whole number
     /// of blocks that divides the values; [`CodecError::ImportanceValue`] when one is negative or not finite.
     pub fn encode_weighted(self, values: &[f32], importance: &[f32], out: &mut [u8]) -> Result<(), CodecError> {
-        self.encode_inline(values, Some(importance), out)
+        let encoder = self.checked_encoder(values, Some(importance), out.len())?;
+        (encoder.blocks)(values, Some(importance), out);
+        Ok(())
     }
 
     /// As [`encode`](Self::encode) or, with `importance`, [`encode_weighted`](Self::encode_weighted), compiled into its
-    /// caller: one that is compiled for more instructions than the program at large gets a faster encoder, and the same
-    /// blocks.
+    /// caller for the types whose search is long and made of vectors: a caller that is compiled for more instructions than
+    /// the program at large gets a faster encoder, and the same blocks.
     ///
     /// # Errors
     /// Those of the two.
     #[inline(always)]
     pub fn encode_inline(self, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) -> Result<(), CodecError> {
-        self.check_values(values, out.len())?;
-        if let Some(importance) = importance {
-            self.check_importance(values.len(), importance)?;
+        let encoder = self.checked_encoder(values, importance, out.len())?;
+        match self {
+            Self::Q2_K => encode_blocks!(formats::q2_k::encode, values, importance, out),
+            Self::Q3_K => encode_blocks!(formats::q3_k::encode, values, importance, out),
+            Self::Q4_K => encode_blocks!(formats::q4_k::encode, values, importance, out),
+            Self::Q5_K => encode_blocks!(formats::q5_k::encode, values, importance, out),
+            Self::Q6_K => encode_blocks!(formats::q6_k::encode, values, importance, out),
+            Self::IQ4_XS => encode_blocks!(formats::iq4_xs::encode, values, importance, out),
+            _ => (encoder.blocks)(values, importance, out),
         }
-        self.encode_checked(values, importance, out);
         Ok(())
     }
 
-    #[inline(always)]
-    fn check_values(self, values: &[f32], out: usize) -> Result<(), CodecError> {
-        let range = self.range().ok_or(CodecError::NotEncodable { ty: self })?;
+    fn checked_encoder(self, values: &[f32], importance: Option<&[f32]>, out: usize) -> Result<Encoder, CodecError> {
+        let encoder = self.encoder().ok_or(CodecError::NotEncodable { ty: self })?;
         self.check_lengths(values.len(), out)?;
+        let range = encoder.range;
         // Whole pieces first, without a branch an element.
         let bad = |piece: &[f32]| piece.iter().fold(false, |bad, &x| bad | !range.holds(x));
-        if !values.chunks(256).any(bad) {
-            return Ok(());
+        if values.chunks(256).any(bad)
+            && let Some(index) = values.iter().position(|&x| !range.holds(x))
+        {
+            return Err(CodecError::OutOfRange { ty: self, index, value: values[index], limit: range.limit });
         }
-        match values.iter().position(|&x| !range.holds(x)) {
-            None => Ok(()),
-            Some(index) => Err(CodecError::OutOfRange { ty: self, index, value: values[index], limit: range.limit }),
+        if let Some(importance) = importance {
+            self.check_importance(values.len(), importance)?;
         }
+        Ok(encoder)
     }
 
     fn check_lengths(self, elements: usize, found: usize) -> Result<(), CodecError> {
@@ -99,6 +132,13 @@ impl TensorType {
             Some(index) => Err(CodecError::ImportanceValue { index, value: importance[index] }),
         }
     }
+}
+
+/// How a format encodes: the values it takes, and its loop over blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Encoder {
+    pub(crate) range: Range,
+    pub(crate) blocks: fn(&[f32], Option<&[f32]>, &mut [u8]),
 }
 
 /// Which values an encoder takes.
@@ -139,28 +179,6 @@ pub(crate) fn decode_blocks<const BYTES: usize, const ELEMENTS: usize>(
         decode(block, values);
     }
 }
-
-/// Encodes block after block with the function named; `importance` holds the weights of one row and is repeated for each
-/// row. A macro, because a function passed as a value, or a closure, may be compiled outside of the caller, and so
-/// without its instructions.
-macro_rules! encode_blocks {
-    ($encode:path, $values:ident, $importance:ident, $out:ident) => {{
-        let blocks = $values.as_chunks().0.iter().zip($out.as_chunks_mut().0);
-        match $importance.map(|weights| weights.as_chunks().0) {
-            None => {
-                for (x, block) in blocks {
-                    $encode(x, None, block);
-                }
-            }
-            Some(row) => {
-                for ((x, block), weights) in blocks.zip(row.iter().cycle()) {
-                    $encode(x, crate::codec::normalised(weights).as_ref(), block);
-                }
-            }
-        }
-    }};
-}
-pub(crate) use encode_blocks;
 
 /// The weights divided by their maximum, so that sums of squares neither overflow nor vanish; `None` if all are zero.
 #[inline(always)]

@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::UnknownTensorType;
-use crate::codec::{Range, decode_blocks, encode_blocks};
+use crate::codec::{Encoder, Range, decode_blocks, encode_blocks};
 use crate::formats;
 
 /// Makes the enum and its tables from rows of `Name = number: elements per block in bytes per block, module`, followed
@@ -72,39 +72,25 @@ macro_rules! formats {
                 }
             }
 
-            /// Encodes slices that have been checked, compiled into the caller; a type without an encoder writes nothing.
-            #[inline(always)]
-            pub(crate) fn encode_checked(self, values: &[f32], importance: Option<&[f32]>, out: &mut [u8]) {
+            /// Returns how this type is encoded, `None` when it can only be decoded.
+            pub(crate) fn encoder(self) -> Option<Encoder> {
                 match self {
-                    $(Self::$name => encode_here!($($range)? $module, values, importance, out),)+
-                }
-            }
-
-            /// Returns which values this type encodes, `None` when it can only be decoded.
-            pub(crate) fn range(self) -> Option<Range> {
-                match self {
-                    $(Self::$name => range!($($range)? $module),)+
+                    $(Self::$name => encoder!($($range)? $module),)+
                 }
             }
         }
     };
 }
 
-macro_rules! encode_here {
-    ($module:ident, $values:ident, $importance:ident, $out:ident) => {
-        ()
-    };
-    ($range:ident $module:ident, $values:ident, $importance:ident, $out:ident) => {
-        encode_blocks!(formats::$module::encode, $values, $importance, $out)
-    };
-}
-
-macro_rules! range {
+macro_rules! encoder {
     ($module:ident) => {
         None
     };
     ($range:ident $module:ident) => {
-        Some(Range::$range)
+        Some(Encoder {
+            range: Range::$range,
+            blocks: |values, importance, out| encode_blocks!(formats::$module::encode, values, importance, out),
+        })
     };
 }
 
