@@ -73,7 +73,7 @@ pub(crate) struct Arguments {
     /// up to eight bands of layers are quantised alone, in four parts, to each of Q8_0, Q6_K, Q5_K, Q4_K, IQ4_XS, Q3_K and
     /// Q2_K, and measured; then those get fewer bits that save the most for what they cost, as far as the model, measured
     /// as a whole, stays within X.
-    #[arg(long, value_name = "X", requires = "text", conflicts_with_all = ["pure", "split_max_size"])]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, requires = "text", conflicts_with_all = ["pure", "split_max_size"])]
     target_kld: Option<f64>,
     /// File with the text for --target-kld, of the kind that the model is used for.
     #[arg(long, value_name = "FILE", requires = "target_kld")]
