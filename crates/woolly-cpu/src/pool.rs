@@ -1,8 +1,9 @@
 //! Persistent threads that run one task together and wait for one another.
 //!
 //! A fork-join costs a few hundred nanoseconds while the threads are awake: they spin for [`SPIN`] after each task, then
-//! sleep until the next. It deliberately has no queue, no stealing and no futures: kernels are short and alike, and
-//! one fork-join an operation is all they need.
+//! sleep until the next. It deliberately has no queue and no futures: kernels are short and alike, and one fork-join an
+//! operation is all they need. Tasks whose work is claimed piece by piece do not wait for threads that never came: on a
+//! machine with other work to do, a thread that has no processor takes no part instead of holding up the rest.
 
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
@@ -11,7 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -35,11 +36,9 @@ pub struct ThreadPool {
 struct Line<T>(T);
 
 struct Shared {
-    /// Counts tasks; a change is the signal to start.
-    generation: Line<AtomicU32>,
-    /// Workers that have not finished the current task.
-    running: Line<AtomicUsize>,
-    /// The current task; written by the caller while no worker runs, read by workers after they saw the generation.
+    /// The state of the current task in one word, see [`State`].
+    state: Line<AtomicU64>,
+    /// The current task; written by the caller while no worker runs, read by workers that have entered it.
     task: UnsafeCell<Option<*const Task<'static>>>,
     /// Whether each worker sleeps and needs a wake-up.
     sleeping: Vec<Line<AtomicBool>>,
@@ -52,8 +51,35 @@ struct Shared {
     turn: Mutex<()>,
 }
 
-// SAFETY: `task` is the only field without its own synchronisation. It is written under `turn` while `running` is zero,
-// and read by workers between the release of `generation` and their decrement of `running`; both orders are SeqCst.
+/// Number of the current task, who may enter it, and how many workers are inside.
+///
+/// In one word, so that a worker enters the task it has seen or none.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct State(u64);
+
+impl State {
+    /// Workers may enter, and count themselves when they do.
+    const OPEN: u64 = 1 << 31;
+    /// Every worker has been counted already, and must enter.
+    const EVERYONE: u64 = 1 << 30;
+
+    /// The state at the start of the next task.
+    fn next(self, entry: u64) -> Self {
+        Self(u64::from(self.number().wrapping_add(1)) << 32 | entry)
+    }
+
+    /// A change is the signal to start.
+    fn number(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    fn workers(self) -> u64 {
+        self.0 & (Self::EVERYONE - 1)
+    }
+}
+
+// SAFETY: `task` is the only field without its own synchronisation. It is written under `turn` while no worker is inside
+// and none can enter, and read by workers inside; entering and leaving are SeqCst changes of `state`.
 unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `task` refers to a `Sync` closure that outlives the task (see `ThreadPool::run`).
 unsafe impl Send for Shared {}
@@ -110,16 +136,39 @@ impl ThreadPool {
     /// # Panics
     /// With the payload of the first panic of `task`, after all threads have finished; the pool stays usable.
     pub fn run(&self, task: &Task<'_>) {
-        let shared = &*self.shared;
-        if self.workers.is_empty() || ptr::eq(INSIDE.get(), shared) {
-            (0..self.threads()).for_each(task);
-            return;
+        if self.nested() {
+            return (0..self.threads()).for_each(task);
         }
+        self.fork(task, State::EVERYONE | self.workers.len() as u64);
+    }
+
+    /// Calls `task(0)` on the calling thread and `task(i)` on those threads that come before it has returned, each `i` at
+    /// most once at a time, and returns when all that have come are done.
+    ///
+    /// For tasks that claim their work piece by piece until there is none: whoever comes takes part, nobody is waited for
+    /// who has not begun. Nested and concurrent calls are as with [`ThreadPool::run`].
+    ///
+    /// # Panics
+    /// As [`ThreadPool::run`].
+    pub fn share(&self, task: &Task<'_>) {
+        if self.nested() {
+            return task(0);
+        }
+        self.fork(task, State::OPEN);
+    }
+
+    /// Whether there is nobody else to run a task: no worker, or this thread is one in the middle of a task.
+    fn nested(&self) -> bool {
+        self.workers.is_empty() || ptr::eq(INSIDE.get(), &*self.shared)
+    }
+
+    fn fork(&self, task: &Task<'_>, entry: u64) {
+        let shared = &*self.shared;
         let turn = lock(&shared.turn);
-        // SAFETY: only the lifetime changes. The pointer is used by workers until they decrement `running`, and this
-        // function does not return (nor unwind: the caller's own part is caught) before `running` is zero.
+        // SAFETY: only the lifetime changes. The pointer is used by workers that have entered until they leave, and this
+        // function does not return (nor unwind: the caller's own part is caught) before all have left and none can enter.
         let erased = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
-        shared.start(erased, &self.workers);
+        shared.start(erased, entry, &self.workers);
         shared.call(0, erased);
         shared.wait();
         let panic = lock(&shared.panic).take();
@@ -142,7 +191,7 @@ impl ThreadPool {
             return;
         }
         let next = Line(AtomicUsize::new(0));
-        self.run(&|_| {
+        self.share(&|_| {
             loop {
                 let start = next.0.fetch_add(chunk, Ordering::Relaxed);
                 if start >= n_items {
@@ -157,7 +206,7 @@ impl ThreadPool {
 impl Drop for ThreadPool {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
-        self.shared.announce(&self.workers);
+        self.shared.announce(0, &self.workers);
         for worker in self.workers.drain(..) {
             // A worker cannot panic outside a task, and panics of tasks have been reported to their caller.
             let _ = worker.join();
@@ -174,8 +223,7 @@ impl fmt::Debug for ThreadPool {
 impl Shared {
     fn new(workers: usize) -> Self {
         Self {
-            generation: Line(AtomicU32::new(0)),
-            running: Line(AtomicUsize::new(0)),
+            state: Line(AtomicU64::new(0)),
             task: UnsafeCell::new(None),
             sleeping: (0..workers).map(|_| Line(AtomicBool::new(false))).collect(),
             caller_sleeps: AtomicBool::new(false),
@@ -186,19 +234,23 @@ impl Shared {
         }
     }
 
-    fn start(&self, task: *const Task<'static>, workers: &[JoinHandle<()>]) {
-        // SAFETY: `turn` is held and `running` is zero, so that no worker reads the cell.
-        unsafe { *self.task.get() = Some(task) };
-        self.running.0.store(workers.len(), Ordering::SeqCst);
-        self.announce(workers);
+    fn state(&self) -> State {
+        State(self.state.0.load(Ordering::SeqCst))
     }
 
-    /// Makes the next generation visible and wakes whoever sleeps.
+    fn start(&self, task: *const Task<'static>, entry: u64, workers: &[JoinHandle<()>]) {
+        // SAFETY: `turn` is held, the task before is closed and its workers have left: nobody reads the cell.
+        unsafe { *self.task.get() = Some(task) };
+        self.announce(entry, workers);
+    }
+
+    /// Makes the next task visible and wakes whoever sleeps.
     ///
-    /// A worker raises its flag before it looks at the generation for the last time, and here the generation changes
-    /// before the flags are read: in the one total order of these accesses, one of the two sees the other.
-    fn announce(&self, workers: &[JoinHandle<()>]) {
-        self.generation.0.fetch_add(1, Ordering::SeqCst);
+    /// A worker raises its flag before it looks at the state for the last time, and here the state changes before the
+    /// flags are read: in the one total order of these accesses, one of the two sees the other.
+    fn announce(&self, entry: u64, workers: &[JoinHandle<()>]) {
+        // No worker changes a closed state, so that nothing is lost between the two accesses.
+        self.state.0.store(self.state().next(entry).0, Ordering::SeqCst);
         for (worker, sleeping) in workers.iter().zip(&self.sleeping) {
             if sleeping.0.swap(false, Ordering::SeqCst) {
                 worker.thread().unpark();
@@ -209,16 +261,20 @@ impl Shared {
     fn work(&self, index: usize) {
         let mut seen = 0;
         loop {
-            seen = self.next_generation(index, seen);
+            self.await_other_than(seen, index);
+            let entered = self.enter(&mut seen);
             if self.stop.load(Ordering::SeqCst) {
                 return;
             }
-            // SAFETY: the generation was raised by `start`, which wrote the cell before and leaves it alone until this
-            // worker has decremented `running`.
+            if !entered {
+                continue;
+            }
+            // SAFETY: this worker is inside the task: `start` wrote the cell before, and leaves it alone until it has left.
             if let Some(task) = unsafe { *self.task.get() } {
                 self.call(index, task);
             }
-            if self.running.0.fetch_sub(1, Ordering::SeqCst) == 1 && self.caller_sleeps.load(Ordering::SeqCst) {
+            let before = State(self.state.0.fetch_sub(1, Ordering::SeqCst));
+            if before.workers() == 1 && self.caller_sleeps.load(Ordering::SeqCst) {
                 // Left in place: a worker that comes late to this line may wake the next task's caller, who then sleeps
                 // again and must still be found by the worker that is last.
                 lock(&self.caller).as_ref().inspect(|caller| caller.unpark());
@@ -226,8 +282,26 @@ impl Shared {
         }
     }
 
-    fn next_generation(&self, index: usize, seen: u32) -> u32 {
-        let changed = || self.generation.0.load(Ordering::SeqCst) != seen;
+    /// Enters the current task unless it is closed; `seen` becomes its number.
+    fn enter(&self, seen: &mut u32) -> bool {
+        let mut state = self.state();
+        loop {
+            *seen = state.number();
+            if state.0 & State::EVERYONE != 0 {
+                return true;
+            }
+            if state.0 & State::OPEN == 0 {
+                return false;
+            }
+            match self.state.0.compare_exchange_weak(state.0, state.0 + 1, Ordering::SeqCst, Ordering::SeqCst) {
+                Ok(_) => return true,
+                Err(now) => state = State(now),
+            }
+        }
+    }
+
+    fn await_other_than(&self, seen: u32, index: usize) {
+        let changed = || self.state().number() != seen;
         let sleeping = &self.sleeping[index - 1].0;
         if !spin(changed) {
             // Raised again before every look: a caller that was interrupted inside `announce` may lower the flag long after
@@ -241,7 +315,6 @@ impl Shared {
             }
             sleeping.store(false, Ordering::SeqCst);
         }
-        self.generation.0.load(Ordering::SeqCst)
     }
 
     fn call(&self, index: usize, task: *const Task<'static>) {
@@ -254,8 +327,10 @@ impl Shared {
         }
     }
 
+    /// Closes the task and waits until all workers have left it.
     fn wait(&self) {
-        let done = || self.running.0.load(Ordering::SeqCst) == 0;
+        self.state.0.fetch_and(!State::OPEN, Ordering::SeqCst);
+        let done = || self.state().workers() == 0;
         if spin(done) {
             return;
         }
@@ -354,6 +429,50 @@ mod tests {
                     });
                 });
                 assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1), "{items} items by {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_that_does_not_come_is_not_waited_for() {
+        // A worker without a thread: it never comes by itself, and the caller would wait for ever.
+        let shared = Shared::new(1);
+        let calls = AtomicUsize::new(0);
+        let count = |_: usize| {
+            calls.fetch_add(1, Ordering::Relaxed);
+        };
+        let task: &Task<'_> = &count;
+        // SAFETY: only the lifetime changes; the closure outlives every use below.
+        let task = unsafe { std::mem::transmute::<*const Task<'_>, *const Task<'static>>(task) };
+        let mut seen = 0;
+        for round in 1..=3 {
+            shared.start(task, State::OPEN, &[]);
+            if round == 2 {
+                assert!(shared.enter(&mut seen), "an open task takes whoever comes");
+                assert_eq!(shared.state().workers(), 1);
+                shared.state.0.fetch_sub(1, Ordering::SeqCst);
+            }
+            shared.call(0, task);
+            shared.wait();
+            assert!(!shared.enter(&mut seen), "whoever is late does not enter what is closed");
+            assert_eq!((seen, calls.load(Ordering::Relaxed)), (round, round as usize));
+        }
+    }
+
+    #[test]
+    fn shared_work_is_done_by_whoever_comes() {
+        for pool in pools() {
+            let left = AtomicUsize::new(0);
+            for _ in 0..RUNS / 50 {
+                left.store(20, Ordering::SeqCst);
+                let inside: Vec<_> = (0..pool.threads()).map(|_| AtomicUsize::new(0)).collect();
+                pool.share(&|i| {
+                    assert_eq!(inside[i].fetch_add(1, Ordering::SeqCst), 0, "an index is in use once at a time");
+                    while left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {}
+                    inside[i].fetch_sub(1, Ordering::SeqCst);
+                });
+                assert_eq!(left.load(Ordering::SeqCst), 0);
+                assert!(inside.iter().all(|i| i.load(Ordering::SeqCst) == 0), "all that came have left");
             }
         }
     }

@@ -1,19 +1,21 @@
 //! Products of activations with weights: one fork-join for all weights of one input.
 //!
-//! Up to [`MAX_COLUMNS`] rows go through the matrix-vector kernels, which are bound by reading the weights: each thread
-//! gets an equal share of their bytes. More rows go through the blocked product: threads take strips of weight rows one
-//! after the other.
+//! Up to [`MAX_COLUMNS`] rows, on tiles up to sixteen, go through the matrix-vector kernels, which are bound by reading the
+//! weights: each thread begins with an equal share of their bytes. More rows go through the blocked product: threads take
+//! strips of weight rows one after the other.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use woolly_tensor::{Activation, BackendError, Norm, Projection};
 
+use super::pieces::{Piece, Pieces};
+use super::vectors::Vectors;
 use super::{Cpu, Lane, NormVector, norm_vector};
 use crate::buffer::SharedOut;
 use crate::isa::Level;
 use crate::kernels::gemm::{self, Packed, TILE};
-use crate::kernels::gemv::{Input, MAX_COLUMNS, Rows, gemv};
+use crate::kernels::gemv::{MAX_COLUMNS, Rows};
 use crate::kernels::{activation, norm};
 use crate::tensor::CpuTensor;
 use crate::weight::CpuWeight;
@@ -21,18 +23,34 @@ use crate::weight::CpuWeight;
 /// Weights multiplied in one fork-join; more are done in several.
 pub(super) const GROUP: usize = 4;
 
+/// Most rows of decoding: more are prefill, whose scratch grows with what comes.
+const MOST_FEW: usize = 16;
+
 /// Bytes of weights below which waking other threads costs more than it gains.
 const ALONE: usize = 16 << 10;
 
 /// Buffers between the steps of a product; they grow to the largest batch and row seen.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    input: Option<(Input, usize)>,
+    vectors: Vectors,
     normed: Vec<f32>,
     results: Vec<f32>,
     packed: Packed,
+    pieces: Pieces,
     #[cfg(target_arch = "x86_64")]
     tokens: crate::kernels::gemm::amx::Tokens,
+}
+
+impl Scratch {
+    /// Makes room for decoding with tensors of this width, so that it need not allocate; what is not used takes no memory.
+    pub(super) fn reserve(&mut self, threads: usize, rows: usize, columns: usize) {
+        self.vectors.reserve(columns);
+        self.pieces.reserve(threads);
+        let len = rows.min(MOST_FEW).saturating_mul(columns);
+        for buffer in [&mut self.normed, &mut self.results].into_iter().filter(|buffer| buffer.len() < len) {
+            *buffer = vec![0.0; len];
+        }
+    }
 }
 
 /// A matrix of activations, and the normalisation its rows are to pass through.
@@ -126,7 +144,7 @@ pub(super) fn products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: 
     if x.rows == 0 {
         return;
     }
-    if x.rows <= MAX_COLUMNS {
+    if are_few(cpu, x.rows, tasks.iter().flatten().map(|task| task.weight)) {
         few_products(cpu, scratch, x, tasks);
     } else {
         many_products(cpu, scratch, x, tasks);
@@ -145,7 +163,7 @@ pub(super) fn gated_products(
     if x.rows == 0 {
         return;
     }
-    if x.rows <= MAX_COLUMNS {
+    if are_few(cpu, x.rows, weights.into_iter()) {
         few_gated(cpu, scratch, x, weights, activation, out);
     } else {
         many_gated(cpu, scratch, x, weights, activation, out);
@@ -154,8 +172,8 @@ pub(super) fn gated_products(
 
 fn few_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Option<Task<'_>>]) {
     let weights = || tasks.iter().flatten().map(|task| task.weight);
-    let Scratch { input, normed, results, .. } = scratch;
-    let input = prepared(cpu.level, input, normed, x, weights());
+    let Scratch { vectors, normed, results, pieces, .. } = scratch;
+    let vectors = prepared(cpu, vectors, normed, x, weights());
     let stored = |task: &Task<'_>| if task.accumulate { x.rows * task.weight.rows } else { 0 };
     let mut results = at_least(results, tasks.iter().flatten().map(stored).sum());
     let mut targets = [None; GROUP];
@@ -166,14 +184,14 @@ fn few_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Optio
         *target = Some(if task.accumulate { SharedOut::new(own) } else { task.out });
     }
     let total = weights().map(|w| w.bytes.len()).sum();
-    on_threads(cpu, total, &|thread, threads| {
+    each_piece(cpu, pieces, total, &|piece| {
         let mut before = 0;
         for (task, target) in tasks.iter().zip(&targets) {
             let (Some(task), Some(target)) = (task, target) else { continue };
-            let range = share(&task.weight, before, total, thread, threads);
+            let range = share(&task.weight, before, total, piece);
             before += task.weight.bytes.len();
-            gemv(cpu.level, &task.weight, range.clone(), input, target, task.weight.rows);
-            // SAFETY: shares of different threads do not overlap.
+            vectors.multiply(cpu.level, &task.weight, range.clone(), target, task.weight.rows);
+            // SAFETY: pieces do not overlap, and each is computed by one thread.
             unsafe { complete(task, target, range, x.rows) };
         }
     });
@@ -215,75 +233,76 @@ fn few_gated(
     out: SharedOut<'_>,
 ) {
     let inner = weights[0].rows;
-    let Scratch { input, normed, results, .. } = scratch;
-    let input = prepared(cpu.level, input, normed, x, weights.into_iter());
+    let Scratch { vectors, normed, results, pieces, .. } = scratch;
+    let vectors = prepared(cpu, vectors, normed, x, weights.into_iter());
     let up = SharedOut::new(at_least(results, x.rows * inner));
     let total = weights[0].bytes.len();
-    on_threads(cpu, total, &|thread, threads| {
-        let range = share(&weights[0], 0, total, thread, threads);
-        gemv(cpu.level, &weights[0], range.clone(), input, &out, inner);
-        gemv(cpu.level, &weights[1], range.clone(), input, &up, inner);
+    each_piece(cpu, pieces, total, &|piece| {
+        let range = share(&weights[0], 0, total, piece);
+        vectors.multiply(cpu.level, &weights[0], range.clone(), &out, inner);
+        vectors.multiply(cpu.level, &weights[1], range.clone(), &up, inner);
         for row in 0..x.rows {
             let at = row * inner + range.start..row * inner + range.end;
-            // SAFETY: shares of different threads do not overlap, and the two outputs are different buffers.
+            // SAFETY: pieces do not overlap, each is computed by one thread, and the two outputs are different buffers.
             let (gate, up) = unsafe { (out.slice_mut(at.clone()), up.slice_mut(at)) };
             activation::gate(cpu.level, activation, gate, up);
         }
     });
 }
 
+/// Whether so few rows are multiplied with these weights that reading the weights is what takes time.
+fn are_few<'w>(cpu: &Cpu, rows: usize, mut weights: impl Iterator<Item = Rows<'w>>) -> bool {
+    rows <= MAX_COLUMNS || weights.all(|weight| Vectors::on_tiles(cpu.level, rows, &weight))
+}
+
 /// Normalises the operand if need be and prepares it for all weights.
 fn prepared<'a, 'w>(
-    level: Level,
-    input: &'a mut Option<(Input, usize)>,
+    cpu: &Cpu,
+    vectors: &'a mut Vectors,
     normed: &mut Vec<f32>,
     x: Operand<'_>,
     weights: impl Iterator<Item = Rows<'w>>,
-) -> &'a Input {
+) -> &'a Vectors {
     let values = match x.norm {
         None => x.values,
         Some((weight, epsilon)) => {
             let normed = at_least(normed, x.values.len());
             for (from, to) in x.values.chunks_exact(x.columns.max(1)).zip(normed.chunks_exact_mut(x.columns.max(1))) {
-                norm::rms_norm(level, from, weight, epsilon, to);
+                norm::rms_norm(cpu.level, from, weight, epsilon, to);
             }
             normed
         }
     };
-    if input.as_ref().is_none_or(|(_, columns)| *columns < x.columns) {
-        *input = Some((Input::with_capacity(MAX_COLUMNS, x.columns), x.columns));
-    }
-    let (input, _) = input.as_mut().expect("made above when it was missing");
-    input.invalidate();
+    vectors.reset(x.rows, x.columns);
     for weight in weights {
-        input.prepare(level, &weight, values, x.rows, x.columns);
+        vectors.prepare(cpu.level, &weight, values);
     }
-    input
+    vectors
 }
 
-/// Runs `task(thread, threads)` on all threads, or on this one alone when there are few bytes to read.
-fn on_threads(cpu: &Cpu, bytes: usize, task: &(dyn Fn(usize, usize) + Sync)) {
-    if bytes < ALONE {
-        task(0, 1);
-    } else {
-        cpu.pool.run(&|thread| task(thread, cpu.threads()));
-    }
+/// Computes all pieces of work on `bytes` of weights, on all threads, or on this one alone when there is little to read.
+fn each_piece(cpu: &Cpu, pieces: &mut Pieces, bytes: usize, compute: &(dyn Fn(Piece) + Sync)) {
+    let threads = if bytes < ALONE { 1 } else { cpu.threads() };
+    pieces.reset(threads, bytes);
+    let pieces = &*pieces;
+    let work = |thread: usize| std::iter::from_fn(|| pieces.claim(thread)).for_each(compute);
+    if threads == 1 { work(0) } else { cpu.pool.share(&work) }
 }
 
-/// Returns the rows of `weight` that fall into a thread's equal share of `total` bytes, of which `before` precede it.
+/// Returns the rows of `weight` that fall into a piece of `total` bytes, of which `before` precede it.
 ///
-/// Shares start at multiples of 16 rows, so that no two threads write to the same cache line.
-fn share(weight: &Rows<'_>, before: usize, total: usize, thread: usize, threads: usize) -> Range<usize> {
+/// Pieces start at multiples of 16 rows, so that no two threads write to the same cache line.
+fn share(weight: &Rows<'_>, before: usize, total: usize, piece: Piece) -> Range<usize> {
     let row_bytes = (weight.bytes.len() / weight.rows.max(1)).max(1);
-    let boundary = |thread: usize| {
-        if thread == threads {
+    let boundary = |(part, of): (usize, usize)| {
+        if part == of {
             return weight.rows;
         }
-        // In 128 bits: bytes times threads may exceed 64 on no machine, but the proof is not worth the saving.
-        let byte = (total as u128 * thread as u128 / threads as u128) as usize;
+        // In 128 bits: bytes times parts may exceed 64 on no machine, but the proof is not worth the saving.
+        let byte = (total as u128 * part as u128 / of as u128) as usize;
         (byte.saturating_sub(before) / row_bytes).next_multiple_of(16).min(weight.rows)
     };
-    boundary(thread)..boundary(thread + 1)
+    boundary((piece.start, piece.of))..boundary((piece.end, piece.of))
 }
 
 fn many_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Option<Task<'_>>]) {
@@ -414,7 +433,7 @@ fn each_tile_block(packed: &Packed, each: &mut dyn FnMut(Range<usize>)) {
 /// Calls `each(scratch, item)` for items `0..n`, each on whichever thread is free.
 pub(super) fn each_item(cpu: &Cpu, n: usize, each: &(dyn Fn(&mut Lane, usize) + Sync)) {
     let next = AtomicUsize::new(0);
-    cpu.pool.run(&|thread| {
+    cpu.pool.share(&|thread| {
         let lane = &mut *cpu.lane(thread);
         loop {
             let item = next.fetch_add(1, Ordering::Relaxed);
@@ -440,25 +459,29 @@ mod tests {
     use woolly_quant::TensorType;
 
     #[test]
-    fn shares_cover_every_row_once_and_are_even() {
-        let bytes = vec![0; 4 * 8 * 5000];
+    fn pieces_cover_every_row_once_and_shares_are_even() {
+        let bytes = vec![0; 4 * 8 * 50_000];
         let weight = |rows: usize| Rows { ty: TensorType::F32, bytes: &bytes[..rows * 32], columns: 8, rows };
-        for (sizes, threads) in [([2048, 256, 256], 2), ([7, 0, 1], 3), ([5000, 1, 40], 5), ([16, 16, 16], 64)] {
+        for (sizes, threads) in [([2048, 256, 256], 2), ([7, 0, 1], 3), ([50_000, 1, 40], 5), ([16, 16, 16], 64)] {
             let weights = sizes.map(weight);
             let total: usize = weights.iter().map(|w| w.bytes.len()).sum();
+            let mut pieces = Pieces::default();
+            pieces.reset(threads, total);
             let mut most = 0;
-            let mut next = [0; 3];
+            let mut seen = sizes.map(|rows| vec![0; rows]);
             for thread in 0..threads {
-                let mut before = 0;
                 let mut own = 0;
-                for (next, w) in next.iter_mut().zip(&weights) {
-                    let range = share(w, before, total, thread, threads);
-                    assert_eq!(range.start, *next, "{sizes:?} over {threads}: a gap or an overlap");
-                    (*next, own, before) = (range.end, own + range.len(), before + w.bytes.len());
+                while let Some(piece) = pieces.claim_own(thread) {
+                    let mut before = 0;
+                    for (seen, w) in seen.iter_mut().zip(&weights) {
+                        let range = share(w, before, total, piece);
+                        (own, before) = (own + range.len(), before + w.bytes.len());
+                        range.for_each(|row| seen[row] += 1);
+                    }
                 }
                 most = most.max(own);
             }
-            assert_eq!(next, sizes);
+            assert!(seen.iter().flatten().all(|&times| times == 1), "{sizes:?} over {threads}: a gap or an overlap");
             assert!(most <= sizes.iter().sum::<usize>() / threads + 3 * 16, "{sizes:?} over {threads}: {most} rows");
         }
     }

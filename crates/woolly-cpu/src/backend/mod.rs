@@ -6,10 +6,12 @@
 mod attention;
 mod experts;
 mod linear;
+mod pieces;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tiled;
+mod vectors;
 
 use std::io;
 use std::ops::Range;
@@ -22,7 +24,6 @@ use crate::isa::{self, IsaError, Level};
 use crate::kernels::attention::State;
 use crate::kernels::disjoint::Disjoint;
 use crate::kernels::gemm::Panel;
-use crate::kernels::gemv::MAX_COLUMNS;
 use crate::kernels::norm::rms_norm;
 use crate::memory::{MemoryOptions, MemoryPool};
 use crate::pool::ThreadPool;
@@ -236,11 +237,13 @@ impl Backend for Cpu {
 
     /// Beyond, products go through the blocked kernels, and attention is no longer cut along the context.
     fn uniform_rows(&self) -> usize {
-        MAX_COLUMNS.min(MANY_ROWS)
+        vectors::uniform(self.level).min(MANY_ROWS)
     }
 
     fn tensor(&self, max_rows: usize, columns: usize) -> Result<CpuTensor, BackendError> {
-        CpuTensor::new(self.memory.as_ref(), max_rows, columns)
+        let tensor = CpuTensor::new(self.memory.as_ref(), max_rows, columns)?;
+        self.shared().linear.reserve(self.threads(), max_rows, columns);
+        Ok(tensor)
     }
 
     fn resize(&self, tensor: &mut CpuTensor, rows: usize) -> Result<(), BackendError> {

@@ -76,5 +76,5 @@ fn pack(cpu: &Cpu, amx: Amx, tokens: &mut Tokens, x: Operand<'_>) {
 fn run(cpu: &Cpu, amx: Amx, operation: &Operation<'_>) {
     let (next, items) = (AtomicUsize::new(0), operation.items());
     let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&item| item < items);
-    cpu.pool.run(&|thread| operation.work(amx, &mut cpu.lane(thread).tiled, &claim));
+    cpu.pool.share(&|thread| operation.work(amx, &mut cpu.lane(thread).tiled, &claim));
 }

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 use super::Avx512;
 
-/// Proof that the processor has AMX for bfloat16, that the system saves its state and has granted it to this process,
+/// Proof that the processor has AMX for bfloat16 and bytes, that the system saves its state and has granted it to this process,
 /// and that AVX-512 BF16 and VBMI are there, with all that [`Avx512`] stands for.
 #[derive(Clone, Copy, Debug)]
 pub struct Amx(Avx512);
@@ -40,19 +40,34 @@ impl Amx {
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
         Tiles { thread: PhantomData }
     }
+
+    /// Configures tiles of this thread for products of bytes over `depth` columns (16, 32 or 64), until the result is
+    /// dropped.
+    pub fn byte_tiles(self, depth: ByteDepth) -> ByteTiles {
+        let bytes = depth as u8;
+        let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], bytes: [0; 16], rows: [0; 16] };
+        config.bytes[..8].fill(64);
+        config.rows[..8].fill(16);
+        config.bytes[4..6].fill(u16::from(bytes));
+        config.rows[6..8].fill(bytes / 4);
+        // SAFETY: the token proves that the system lets this process use tiles; the configuration is a valid one.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
+        ByteTiles { thread: PhantomData }
+    }
 }
 
 /// Whether processor and system know tiles, bfloat16 products and the vector instructions used with them.
 fn supported() -> bool {
     const BF16: u32 = 1 << 22;
     const TILE: u32 = 1 << 24;
+    const INT8: u32 = 1 << 25;
     // Tile configuration and tile data among the states that the system saves.
     const SAVED: u64 = 3 << 17;
     let vectors = is_x86_feature_detected!("avx512bf16") && is_x86_feature_detected!("avx512vbmi");
     if !vectors || !is_x86_feature_detected!("xsave") {
         return false;
     }
-    let tiles = __cpuid_count(7, 0).edx & (BF16 | TILE) == BF16 | TILE;
+    let tiles = __cpuid_count(7, 0).edx & (BF16 | TILE | INT8) == BF16 | TILE | INT8;
     // SAFETY: `xsave` has just been found.
     tiles && unsafe { _xgetbv(0) } & SAVED == SAVED
 }
@@ -198,6 +213,53 @@ impl Tiles {
                  "tileloaddt1 tmm5, [{a} + {s} + 1024]", "tdpbf16ps tmm2, tmm5, tmm6",
                  a = in(reg) left, b = in(reg) right, s = in(reg) 64_usize,
                  out("tmm0") _, out("tmm2") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, options(nostack));
+        }
+    }
+}
+
+/// Columns that a product of byte tiles sums over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ByteDepth {
+    /// A quarter of a tile.
+    Sixteen = 16,
+    /// Half a tile.
+    ThirtyTwo = 32,
+    /// All of it.
+    SixtyFour = 64,
+}
+
+/// The tiles of this thread while they are configured for products of bytes; released when dropped.
+#[derive(Debug)]
+pub struct ByteTiles {
+    thread: PhantomData<*const ()>,
+}
+
+impl Drop for ByteTiles {
+    fn drop(&mut self) {
+        // SAFETY: the instruction only forgets tiles, and tiles exist: `self` is their proof.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+impl ByteTiles {
+    /// Writes two products of signed bytes, 16 x 16 sums each: of `left[i]`, 16 rows 64 bytes apart, with `right[i]`,
+    /// `[columns / 4][16][4]`.
+    ///
+    /// # Safety
+    /// The rows and columns that the tiles are configured for are readable; `to` has room for 2 KiB.
+    #[inline(always)]
+    pub unsafe fn products(&self, left: [*const i8; 2], right: [*const i8; 2], to: *mut i32) {
+        // SAFETY: tiles are configured while `self` lives; the caller vouches for the memory.
+        unsafe {
+            asm!("tilezero tmm0", "tilezero tmm1",
+                 "tileloadd tmm6, [{b} + {s}]", "tileloadd tmm4, [{a} + {s}]", "tdpbssd tmm0, tmm4, tmm6",
+                 "tileloadd tmm7, [{d} + {s}]", "tileloadd tmm5, [{c} + {s}]", "tdpbssd tmm1, tmm5, tmm7",
+                 "tilestored [{to} + {s}], tmm0", "tilestored [{to} + {s} + 1024], tmm1",
+                 a = in(reg) left[0], b = in(reg) right[0], c = in(reg) left[1], d = in(reg) right[1],
+                 to = in(reg) to, s = in(reg) 64_usize,
+                 out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                 options(nostack));
         }
     }
 }

@@ -14,7 +14,7 @@ mod scalar;
 mod simd;
 
 #[cfg(target_arch = "x86_64")]
-pub use amx::{Amx, Tiles};
+pub use amx::{Amx, ByteDepth, ByteTiles, Tiles};
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]

@@ -11,7 +11,7 @@ use crate::isa::{Bytes, Kernel, Level, Simd};
 /// Elements that share a scale.
 const BLOCK: usize = 32;
 /// 1.5 · 2^23: adding and subtracting it leaves the nearest integer, ties to even.
-const MAGIC: f32 = 12_582_912.0;
+pub(super) const MAGIC: f32 = 12_582_912.0;
 /// Elements of a vector of 64 bytes.
 const VECTOR: usize = 64;
 

@@ -8,6 +8,8 @@ mod nibbles;
 mod pairs;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod tiles;
 
 use std::fmt;
 use std::marker::PhantomData;
