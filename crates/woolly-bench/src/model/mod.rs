@@ -3,7 +3,7 @@
 mod shape;
 mod synthetic;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use woolly_gguf::GGUFLoader;
@@ -33,6 +33,14 @@ impl Source {
         match self {
             Self::File(path) => Ok(GGUFLoader::open(path)?),
             Self::Synthetic(synthetic) => Ok(GGUFLoader::from_bytes(synthetic.build(context)?)?),
+        }
+    }
+
+    /// Returns the path of the file, `None` for a model in memory.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::File(path) => Some(path),
+            Self::Synthetic(_) => None,
         }
     }
 

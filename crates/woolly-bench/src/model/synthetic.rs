@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tempfile::TempDir;
 use woolly_cpu::ceiling::HugeMemory;
 use woolly_engine::Rng;
 use woolly_gguf::{GGUFWriter, SharedBytes, TensorSource, Value};
@@ -68,6 +69,18 @@ impl Synthetic {
     /// As [`build`](Self::build), and of the system.
     pub fn write(&self, context: usize, path: &Path) -> Result<u64, Error> {
         Ok(Patterns::new(self)?.writer(self, context).write_file(path)?)
+    }
+
+    /// Writes the model to a file in a new temporary folder, which goes when the first value returned is dropped.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_temporary(&self, context: usize) -> Result<(TempDir, PathBuf), Error> {
+        let io = |source| Error::Io { what: "make a temporary folder".to_owned(), source };
+        let folder = tempfile::tempdir().map_err(io)?;
+        let path = folder.path().join(format!("{}.gguf", self.to_string().replace(':', "-")));
+        self.write(context, &path)?;
+        Ok((folder, path))
     }
 
     fn planned(&self) -> Vec<Planned> {

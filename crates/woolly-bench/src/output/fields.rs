@@ -82,6 +82,7 @@ pub fn extra_fields(row: &Row) -> Vec<Field> {
     let real = |x: Option<f64>| x.map_or(Absent, Real);
     let peak = row.ceiling.as_ref().and_then(crate::Ceiling::arithmetic);
     let read = row.ceiling.as_ref().and_then(|ceiling| ceiling.read);
+    let rival = row.comparison();
     let cache = |level: usize| row.machine.caches.get(level).map_or(Absent, |&bytes| Integer(bytes as i64));
     vec![
         ("engine", text(concat!("woolly ", env!("CARGO_PKG_VERSION")))),
@@ -101,11 +102,18 @@ pub fn extra_fields(row: &Row) -> Vec<Field> {
         ("tflops_ceiling", real(peak.map(|(_, peak)| peak / 1e12))),
         ("tflops_ceiling_unit", peak.map_or(Absent, |(unit, _)| text(unit.name()))),
         ("tflops_share", real(row.operations_share().map(|(_, share)| share))),
+        ("vs_engine", row.rival.as_ref().map_or(Absent, |rival| text(&rival.engine))),
+        ("vs_avg_ts", real(rival.map(|(rate, _)| rate.mean))),
+        ("vs_stddev_ts", real(rival.map(|(rate, _)| rate.stddev))),
+        ("vs_median_ts", real(rival.map(|(rate, _)| rate.median))),
+        ("vs_ratio_median", real(rival.map(|(_, ratio)| ratio.median))),
+        ("vs_ratio_min", real(rival.map(|(_, ratio)| ratio.min))),
+        ("vs_ratio_max", real(rival.map(|(_, ratio)| ratio.max))),
     ]
 }
 
 /// The name that flags and tables use: `f16`.
-pub(super) fn cache_name(cache: impl Debug) -> &'static str {
+pub(crate) fn cache_name(cache: impl Debug) -> &'static str {
     // Interned, since the type's own names are those of its variants.
     let known = ["f32", "f16", "bf16", "q8_0", "q4_0", "f8"];
     let name = format!("{cache:?}").to_lowercase();

@@ -1,6 +1,7 @@
 //! The table for people.
 
 use super::fields::cache_name;
+use crate::Statistics;
 use crate::speed::{Grid, Row};
 
 /// Which settings have a column of their own.
@@ -9,6 +10,7 @@ pub(super) struct Settings {
     batch: bool,
     micro_batch: bool,
     cache: bool,
+    rival: bool,
 }
 
 impl Settings {
@@ -19,7 +21,13 @@ impl Settings {
             batch: grid.batches != default.batches,
             micro_batch: grid.micro_batches != default.micro_batches,
             cache: grid.caches != default.caches,
+            rival: false,
         }
+    }
+
+    /// Whether rows are compared with another engine.
+    pub(super) fn set_rival(&mut self) {
+        self.rival = true;
     }
 }
 
@@ -63,6 +71,15 @@ fn columns(settings: &Settings) -> Vec<Column> {
             percent(row.operations_share().map(|(_, share)| share)) + &unit
         }),
     ]);
+    if settings.rival {
+        columns.push(column("llama.cpp t/s", 20, |row| {
+            row.comparison().map_or("-".to_owned(), |(rate, _)| format!("{:.2} ± {:.2}", rate.mean, rate.stddev))
+        }));
+        columns.push(column("ratio (range)", 19, |row| {
+            let text = |ratio: Statistics| format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.min, ratio.max);
+            row.comparison().map_or("-".to_owned(), |(_, ratio)| text(ratio))
+        }));
+    }
     columns
 }
 

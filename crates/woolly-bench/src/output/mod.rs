@@ -13,6 +13,7 @@ use std::str::FromStr;
 
 use crate::speed::Row;
 
+pub(crate) use fields::cache_name;
 pub use fields::{Field, Value, extra_fields, llama_bench_fields};
 
 /// A format of rows.
@@ -74,6 +75,13 @@ impl Printer {
         self
     }
 
+    /// Has the table show what the other engine reached.
+    #[must_use]
+    pub fn with_rival(mut self) -> Self {
+        self.settings.set_rival();
+        self
+    }
+
     /// Returns the text of a row, with what must stand before it.
     pub fn row(&mut self, row: &Row) -> String {
         let first = self.rows == 0;
@@ -112,7 +120,8 @@ impl Printer {
 
     fn remember(&mut self, row: &Row) {
         let machine = format!("machine: {}", row.machine.describe());
-        for line in std::iter::once(machine).chain(row.ceiling.iter().map(crate::Ceiling::describe)) {
+        let rival = row.rival.iter().map(|rival| format!("compared with: {}", rival.engine));
+        for line in std::iter::once(machine).chain(row.ceiling.iter().map(crate::Ceiling::describe)).chain(rival) {
             if !self.seen.contains(&line) {
                 self.seen.push(line);
             }
@@ -217,6 +226,19 @@ mod tests {
         assert_eq!(lines[4], "machine: Processor, avx512, caches 48 KiB / 2 MiB");
         assert!(lines[5].starts_with("ceilings of 2 threads: read 30.0 GB/s"), "{}", lines[5]);
         assert!(lines[6].starts_with("build: "), "{}", lines[6]);
+    }
+
+    #[test]
+    fn another_engine_has_its_columns_and_its_fields() {
+        let rival =
+            crate::Rival { engine: "llama.cpp x".to_owned(), samples: vec![std::time::Duration::from_millis(1600); 2] };
+        let compared = Row { rival: Some(rival), ..row() };
+        let mut printer = Format::Markdown.printer().with_rival();
+        let text = printer.row(&compared) + &printer.finish();
+        assert!(text.contains("|         20.00 ± 0.00 |   2.25 (2.00..2.50) |"), "{text}");
+        assert!(text.contains("\ncompared with: llama.cpp x\n"), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&print(Format::JsonLines, &[compared])).expect("valid");
+        assert_eq!((&json["vs_engine"], &json["vs_ratio_min"]), (&"llama.cpp x".into(), &2.0.into()));
     }
 
     #[test]

@@ -9,11 +9,11 @@ mod cost;
 mod engine;
 mod row;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use woolly_gguf::GGUFLoader;
+use tempfile::TempDir;
 
-use crate::{Ceiling, Error, Machine, Source};
+use crate::{Ceiling, Error, LlamaBench, Machine, Rival, Source};
 
 pub use batched::{BatchedOptions, BatchedRow};
 pub use case::{Case, Grid};
@@ -27,19 +27,21 @@ pub struct Options {
     /// The models, one after another.
     pub models: Vec<Source>,
     /// What is measured of each.
-    pub grid: Grid,
+    pub cases: Vec<Case>,
     /// Samples of each row.
     pub repetitions: usize,
     /// Whether each row begins with a run that is not timed.
     pub warm_up: bool,
     /// Pause before each row, for processors that heat up.
     pub delay: Duration,
+    /// llama.cpp, to be run in turn with every repetition.
+    pub rival: Option<LlamaBench>,
 }
 
 impl Options {
     /// Returns the numbers of threads that occur, each once.
     pub fn threads(&self) -> Vec<usize> {
-        let mut threads = self.grid.threads.clone();
+        let mut threads: Vec<usize> = self.cases.iter().map(|case| case.threads).collect();
         threads.sort_unstable();
         threads.dedup();
         threads
@@ -59,52 +61,65 @@ impl Options {
         ceilings: &[Ceiling],
         mut on_row: impl FnMut(Row) -> Result<(), E>,
     ) -> Result<(), E> {
-        let cases = self.grid.cases();
-        let context = cases.iter().map(Case::context).max().unwrap_or(0);
+        let context = self.cases.iter().map(Case::context).max().unwrap_or(0);
         for source in &self.models {
+            let file = self.file_for_rival(source, context)?;
+            let source = file.as_ref().map_or(source, |(_, source)| source);
             let loader = source.open(context)?;
             let model = ModelInfo::of(&loader, source.name());
             let mut loaded: Option<Engine> = None;
-            for case in &cases {
+            for case in &self.cases {
                 std::thread::sleep(self.delay);
                 let engine = match loaded.take() {
                     Some(engine) if engine.threads() == case.threads => engine,
                     _ => Engine::load(&loader, case.threads)?,
                 };
-                let ceiling = ceilings.iter().find(|ceiling| ceiling.threads == case.threads);
-                on_row(self.measure(&engine, &loader, case, &model, machine, ceiling)?)?;
+                let ceiling = ceilings.iter().find(|ceiling| ceiling.threads == case.threads).cloned();
+                let started = SystemTime::now();
+                let (samples, rival) = self.measure(&engine, source, case)?;
+                let work = engine.costs(&loader, case)?.work(case);
+                let (case, model, machine) = (*case, model.clone(), machine.clone());
+                on_row(Row { case, model, machine, ceiling, samples, work, started, rival })?;
                 loaded = Some(engine);
             }
         }
         Ok(())
     }
 
-    fn measure(
-        &self,
-        engine: &Engine,
-        loader: &GGUFLoader,
-        case: &Case,
-        model: &ModelInfo,
-        machine: &Machine,
-        ceiling: Option<&Ceiling>,
-    ) -> Result<Row, Error> {
+    /// Runs a case, each repetition followed by one of the other engine if there is one.
+    fn measure(&self, engine: &Engine, source: &Source, case: &Case) -> Result<(Vec<Duration>, Option<Rival>), Error> {
         let mut test = engine.test(case)?;
-        let started = std::time::SystemTime::now();
         test.fill_depth()?;
         if self.warm_up {
             test.warm_up()?;
         }
-        let samples = (0..self.repetitions.max(1)).map(|_| test.sample()).collect::<Result<Vec<_>, _>>()?;
-        let work = engine.costs(loader, case)?.work(case);
-        Ok(Row {
-            case: *case,
-            model: model.clone(),
-            machine: machine.clone(),
-            ceiling: ceiling.cloned(),
-            samples,
-            work,
-            started,
-        })
+        let repetitions = self.repetitions.max(1);
+        let other = self.rival.as_ref().zip(source.path());
+        let mut rival = Rival::default();
+        let mut samples = Vec::with_capacity(repetitions);
+        for _ in 0..repetitions {
+            samples.push(test.sample()?);
+            if let Some((bench, path)) = other.filter(|_| LlamaBench::in_turn(case)) {
+                let theirs = bench.measure(path, case, 1, self.warm_up)?;
+                rival.engine = theirs.engine;
+                rival.samples.extend(theirs.samples);
+            }
+        }
+        if let Some((bench, path)) = other.filter(|_| !LlamaBench::in_turn(case)) {
+            rival = bench.measure(path, case, repetitions, self.warm_up)?;
+        }
+        Ok((samples, other.map(|_| rival)))
+    }
+
+    /// Another program needs a file, even of a model that is made in memory; it lies in the folder that lives as long.
+    fn file_for_rival(&self, source: &Source, context: usize) -> Result<Option<(TempDir, Source)>, Error> {
+        match (source, &self.rival) {
+            (Source::Synthetic(synthetic), Some(_)) => {
+                let (folder, path) = synthetic.write_temporary(context)?;
+                Ok(Some((folder, Source::File(path))))
+            }
+            _ => Ok(None),
+        }
     }
 }
 
@@ -126,6 +141,7 @@ pub(crate) mod tests {
             ceiling: Some(Ceiling { threads: 2, read: Some(30e9), units: vec![(Unit::AmxBf16, 2e12)] }),
             samples: vec![Duration::from_millis(800), Duration::from_millis(640)],
             work: Work { bytes: 0.72 * 30e9, operations: 0.72 * 1e11 },
+            rival: None,
             started: std::time::UNIX_EPOCH + Duration::from_secs(1_795_539_917),
         }
     }
@@ -145,7 +161,14 @@ pub(crate) mod tests {
     fn a_run_gives_every_row_with_its_samples_and_stops_when_told_to() {
         let model = Source::Synthetic(Synthetic { shape: Shape::tiny(), mix: Mix::Q4_K_M });
         let grid = Grid { prompts: vec![8], generations: vec![2], threads: vec![1, 2], ..Grid::default() };
-        let options = Options { models: vec![model], grid, repetitions: 3, warm_up: true, delay: Duration::ZERO };
+        let options = Options {
+            models: vec![model],
+            cases: grid.cases(),
+            repetitions: 3,
+            warm_up: true,
+            delay: Duration::ZERO,
+            rival: None,
+        };
         let machine = Machine::detect().expect("a machine");
         let mut names = Vec::new();
         let done = options.run(&machine, &[], |row| {

@@ -7,7 +7,7 @@ use woolly_gguf::{GGUFLoader, TensorInfo};
 use woolly_model::mix::Mix;
 
 use super::{Case, Work};
-use crate::{Ceiling, Machine, Statistics};
+use crate::{Ceiling, Machine, Rival, Statistics};
 
 /// What is told of a model.
 #[derive(Clone, Debug, PartialEq)]
@@ -78,6 +78,8 @@ pub struct Row {
     pub work: Work,
     /// When it began.
     pub started: SystemTime,
+    /// What another engine reached in the same minutes, if it was asked.
+    pub rival: Option<Rival>,
 }
 
 impl Row {
@@ -115,6 +117,15 @@ impl Row {
     pub fn operations_share(&self) -> Option<(Unit, f64)> {
         let (unit, peak) = self.ceiling.as_ref()?.arithmetic()?;
         Some((unit, self.operations() / peak))
+    }
+
+    /// Returns the other engine's tokens a second, and how many times faster this one was, repetition by repetition.
+    pub fn comparison(&self) -> Option<(Statistics, Statistics)> {
+        let rival = self.rival.as_ref()?;
+        let rates: Vec<f64> =
+            rival.samples.iter().map(|sample| self.case.tokens() as f64 / sample.as_secs_f64()).collect();
+        let ratios: Vec<f64> = self.rates().iter().zip(&rates).map(|(own, theirs)| own / theirs).collect();
+        Some((Statistics::of(&rates), Statistics::of(&ratios)))
     }
 
     /// Returns when the row was begun, in UTC as ISO 8601: `2026-11-24T17:05:17Z`.

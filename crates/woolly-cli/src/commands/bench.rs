@@ -1,6 +1,7 @@
 //! `woolly bench`: how fast models run, in llama-bench's words, beside what the machine can do at most.
 
 mod many;
+mod targets;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use woolly_bench::output::{Format, Printer};
 use woolly_bench::speed::{Grid, Options, Row};
-use woolly_bench::{Ceiling, Machine, Source, Synthetic};
+use woolly_bench::{Ceiling, LlamaBench, Machine, Source, Synthetic};
 use woolly_tensor::CacheType;
 
 use self::many::Many;
@@ -74,6 +75,13 @@ pub(crate) struct Arguments {
     /// Leave out the machine's ceilings, and with them the shares
     #[arg(long)]
     no_ceilings: bool,
+    /// Run this `llama-bench` of llama.cpp in turn on the same file, and print ratios
+    #[arg(long, value_name = "PATH")]
+    llama_bench: Option<PathBuf>,
+    /// Measure the fixed set of models and tests of the README's table, for which several gigabytes are written to the
+    /// temporary folder when --llama-bench is given
+    #[arg(long, conflicts_with_all = ["model", "synthetic", "n_prompt", "n_gen", "prompt_gen", "n_depth", "n_parallel", "threads"])]
+    targets: bool,
     /// Output format: md, csv, json, jsonl, sql
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     output: Format,
@@ -92,15 +100,17 @@ type Ranges = crate::numbers::Ranges;
 
 impl Arguments {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
+        if self.targets {
+            return targets::run(&self, output);
+        }
         if self.many.is_asked_for() {
             return self.run_many(output);
         }
-        let options = self.options()?;
+        let grid = self.grid()?;
+        let options = Options { cases: grid.cases(), models: self.models()?, ..self.options()? };
         let machine = Machine::detect()?;
-        let ceilings = if self.no_ceilings { Vec::new() } else { measure_ceilings(&machine, &options, output)? };
-        let format = if self.json { Format::Json } else { self.output };
-        let mut printer = format.printer().with_columns_for(&options.grid);
-        let mut second = self.output_err.map(|format| format.printer().with_columns_for(&options.grid));
+        let ceilings = self.ceilings(&machine, &options.threads(), output)?;
+        let (mut printer, mut second) = self.printers(&grid);
         options.run(&machine, &ceilings, |row: Row| -> Result<(), Failure> {
             note(output, second.as_mut().map(|printer| printer.row(&row)));
             output.text(&printer.row(&row))
@@ -111,7 +121,7 @@ impl Arguments {
 
     /// Measures many sequences or replays a trace, on the first of each list of settings.
     fn run_many(&self, output: &mut Output) -> Result<(), Failure> {
-        let Options { models, mut grid, .. } = self.options()?;
+        let mut grid = self.grid()?;
         if self.n_prompt.is_empty() {
             grid.prompts = vec![128];
         }
@@ -121,13 +131,46 @@ impl Arguments {
         if self.n_parallel.is_empty() {
             grid.sequences = vec![1, 4, 8, 16, 32];
         }
-        self.many.run(&models, &grid, self.json, output)
+        self.many.run(&self.models()?, &grid, self.json, output)
     }
 
+    /// The writers of standard output and, where asked for, standard error.
+    fn printers(&self, grid: &Grid) -> (Printer, Option<Printer>) {
+        let printer = |format: Format| {
+            let printer = format.printer().with_columns_for(grid);
+            if self.llama_bench.is_some() { printer.with_rival() } else { printer }
+        };
+        let format = if self.json { Format::Json } else { self.output };
+        (printer(format), self.output_err.map(printer))
+    }
+
+    fn ceilings(&self, machine: &Machine, threads: &[usize], output: &mut Output) -> Result<Vec<Ceiling>, Failure> {
+        if self.no_ceilings {
+            return Ok(Vec::new());
+        }
+        if output.notes_terminal {
+            output.note("measuring what this machine can do at most ...");
+        }
+        Ok(Ceiling::measure(machine, threads)?)
+    }
+
+    /// Everything but models and cases.
     fn options(&self) -> Result<Options, Failure> {
+        positive("-r", vec![self.repetitions])?;
+        Ok(Options {
+            models: Vec::new(),
+            cases: Vec::new(),
+            repetitions: self.repetitions,
+            warm_up: !self.no_warmup,
+            delay: Duration::from_secs(self.delay),
+            rival: self.llama_bench.clone().map(LlamaBench::new),
+        })
+    }
+
+    fn grid(&self) -> Result<Grid, Failure> {
         let default = Grid::default();
         let caches = self.caches()?;
-        let grid = Grid {
+        Ok(Grid {
             prompts: list(&self.n_prompt, default.prompts),
             generations: list(&self.n_gen, default.generations),
             pairs: self.prompt_gen.clone(),
@@ -137,11 +180,7 @@ impl Arguments {
             micro_batches: positive("-ub", list(&self.ubatch_size, default.micro_batches))?,
             caches: if caches.is_empty() { default.caches } else { caches },
             threads: positive("-t", list(&self.threads, default.threads))?,
-        };
-        positive("-r", vec![self.repetitions])?;
-        let delay = Duration::from_secs(self.delay);
-        let (repetitions, warm_up) = (self.repetitions, !self.no_warmup);
-        Ok(Options { models: self.models()?, grid, repetitions, warm_up, delay })
+        })
     }
 
     fn models(&self) -> Result<Vec<Source>, Failure> {
@@ -159,13 +198,6 @@ impl Arguments {
         let message = "keys and values of different types are not supported";
         Err(Failure::usage(message, "give -ctk and -ctv the same list, or -ctk alone"))
     }
-}
-
-fn measure_ceilings(machine: &Machine, options: &Options, output: &mut Output) -> Result<Vec<Ceiling>, Failure> {
-    if output.notes_terminal {
-        output.note("measuring what this machine can do at most ...");
-    }
-    Ok(Ceiling::measure(machine, &options.threads())?)
 }
 
 fn note(output: &mut Output, text: Option<String>) {
@@ -210,17 +242,21 @@ mod tests {
         arguments: Arguments,
     }
 
-    fn options(line: &str) -> Result<Options, String> {
+    fn options(line: &str) -> Result<(Grid, Options), String> {
         let words = crate::spelling::translate(["bench"].into_iter().chain(line.split_whitespace()).map(Into::into));
         let command = Command::try_parse_from(words).map_err(|error| error.to_string())?;
-        command.arguments.options().map_err(|failure| format!("{failure:?}"))
+        let parsed = |arguments: Arguments| {
+            let grid = arguments.grid()?;
+            Ok((grid, Options { models: arguments.models()?, ..arguments.options()? }))
+        };
+        parsed(command.arguments).map_err(|failure: Failure| format!("{failure:?}"))
     }
 
     #[test]
     fn flags_are_those_of_llama_bench() {
         let line = "-m a.gguf,b.gguf -m c.gguf -p 16,64-256*2 -n 0 -pg 8,4 -pg 0,2 -d 0,128 -b 64 -ub 32,64 -t 1-3 -ctk f32 \
                     -ctv f32 -r 2 --delay 1 --no-warmup -npl 1,4";
-        let options = options(line).expect("valid");
+        let (found, options) = options(line).expect("valid");
         assert_eq!(options.models, ["a.gguf", "b.gguf", "c.gguf"].map(|path| Source::File(path.into())));
         assert_eq!((options.repetitions, options.warm_up, options.delay), (2, false, Duration::from_secs(1)));
         let grid = Grid {
@@ -234,21 +270,21 @@ mod tests {
             caches: vec![CacheType::F32],
             threads: vec![1, 2, 3],
         };
-        assert_eq!(options.grid, grid);
+        assert_eq!(found, grid);
     }
 
     #[test]
     fn without_flags_a_synthetic_model_is_measured_as_llama_bench_measures() {
-        let found = options("").expect("valid");
+        let (grid, found) = options("").expect("valid");
         assert_eq!(found.models, [Source::Synthetic("tinyllama-1.1b:q4_k_m".parse().expect("known"))]);
-        assert_eq!((found.grid, found.repetitions, found.warm_up), (Grid::default(), 5, true));
+        assert_eq!((grid, found.repetitions, found.warm_up), (Grid::default(), 5, true));
     }
 
     #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
             "-t 0", "-b 0", "-ub 0", "-r 0", "-npl 0", "-pg 512", "-p x", "-p 8-4*0", "-ctk q9", "-ctk f16 -ctv f32", "-o xml",
-            "--synthetic llama-9", "--synthetic Llama-2-7B:Q99", "-ngl 99",
+            "--targets -p 1", "--targets -m x", "--synthetic llama-9", "--synthetic Llama-2-7B:Q99", "-ngl 99",
         ] {
             assert!(options(line).is_err(), "{line}");
         }
