@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value as Json;
 
 use crate::Error;
-use crate::output::cache_name;
+use crate::output::cache_names;
 use crate::speed::Case;
 
 /// Environment variable that names the program.
@@ -128,8 +128,8 @@ fn shared_arguments(model: &Path, case: &Case) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["-m".into(), model.into()];
     let numbers = [("-t", case.threads), ("-b", case.batch), ("-ub", case.micro_batch)];
     arguments.extend(numbers.into_iter().flat_map(|(flag, value)| [flag.into(), value.to_string().into()]));
-    let cache = cache_name(case.cache);
-    arguments.extend(["-ctk", cache, "-ctv", cache].map(OsString::from));
+    let [keys, values] = cache_names(case.cache);
+    arguments.extend(["-ctk", keys, "-ctv", values].map(OsString::from));
     arguments
 }
 

@@ -1,6 +1,6 @@
 //! The fields of a row: llama-bench's, and ours.
 
-use std::fmt::Debug;
+use woolly_tensor::CacheType;
 
 use crate::speed::Row;
 
@@ -28,7 +28,7 @@ pub fn llama_bench_fields(row: &Row) -> Vec<Field> {
     let (time, rate) = (row.nanoseconds(), row.tokens_per_second());
     let count = |n: usize| Integer(n as i64);
     let whole = |x: f64| Integer(x.round() as i64);
-    let cache = text(cache_name(row.case.cache));
+    let [keys, values] = cache_names(row.case.cache).map(text);
     vec![
         ("build_commit", text(crate::BUILD_COMMIT)),
         ("build_number", Integer(crate::BUILD_NUMBER.parse().unwrap_or(0))),
@@ -45,8 +45,8 @@ pub fn llama_bench_fields(row: &Row) -> Vec<Field> {
         ("cpu_mask", text("0x0")),
         ("cpu_strict", Bool(false)),
         ("poll", Integer(50)),
-        ("type_k", cache.clone()),
-        ("type_v", cache),
+        ("type_k", keys),
+        ("type_v", values),
         ("n_gpu_layers", Integer(-1)),
         ("n_cpu_moe", Integer(0)),
         ("split_mode", text("layer")),
@@ -112,12 +112,16 @@ pub fn extra_fields(row: &Row) -> Vec<Field> {
     ]
 }
 
-/// The name that flags and tables use: `f16`.
-pub(crate) fn cache_name(cache: impl Debug) -> &'static str {
-    // Interned, since the type's own names are those of its variants.
-    let known = ["f32", "f16", "bf16", "q8_0", "q4_0", "f8"];
-    let name = format!("{cache:?}").to_lowercase();
-    known.into_iter().find(|known| *known == name).unwrap_or("other")
+/// llama.cpp's names of how keys and values are stored: `-ctk` and `-ctv`.
+pub(crate) fn cache_names(cache: CacheType) -> [&'static str; 2] {
+    match cache {
+        CacheType::F32 => ["f32"; 2],
+        CacheType::F16 => ["f16"; 2],
+        CacheType::Q8 => ["q8_0"; 2],
+        CacheType::Q8Q4 => ["q8_0", "q4_0"],
+        // llama.cpp has no word for what is newer than this table.
+        other => [other.name(); 2],
+    }
 }
 
 fn text(text: &str) -> Value {

@@ -1,6 +1,6 @@
 //! The table for people.
 
-use super::fields::cache_name;
+use super::fields::cache_names;
 use crate::Statistics;
 use crate::speed::{Grid, Row};
 
@@ -54,8 +54,8 @@ fn columns(settings: &Settings) -> Vec<Column> {
         columns.push(column("n_ubatch", 8, |row| row.case.micro_batch.to_string()));
     }
     if settings.cache {
-        columns.push(column("type_k", 6, |row| cache_name(row.case.cache).to_owned()));
-        columns.push(column("type_v", 6, |row| cache_name(row.case.cache).to_owned()));
+        columns.push(column("type_k", 6, |row| cache_names(row.case.cache)[0].to_owned()));
+        columns.push(column("type_v", 6, |row| cache_names(row.case.cache)[1].to_owned()));
     }
     columns.extend([
         column("test", 15, |row: &Row| row.case.to_string()),

@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 use crate::speed::Row;
 
-pub(crate) use fields::cache_name;
+pub(crate) use fields::cache_names;
 pub use fields::{Field, Value, extra_fields, llama_bench_fields};
 
 /// A format of rows.

@@ -54,12 +54,12 @@ pub(crate) struct Arguments {
     /// Tokens computed in one step (-ub) [default: 512]
     #[arg(long, value_name = "N", value_parser = parse_ranges)]
     ubatch_size: Vec<Ranges>,
-    /// Storage of keys (-ctk) [default: f16]
+    /// Storage of keys (-ctk): f32, f16, q8_0 [default: f16]
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
-    cache_type_k: Vec<CacheType>,
-    /// Storage of values (-ctv), the same as that of keys [default: that of keys]
+    cache_type_k: Vec<Storage>,
+    /// Storage of values (-ctv): that of keys, or q4_0 beside keys in q8_0 [default: that of keys]
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
-    cache_type_v: Vec<CacheType>,
+    cache_type_v: Vec<Storage>,
     /// Numbers of threads [default: the physical cores this process may use]
     #[arg(short, long, value_name = "N", value_parser = parse_ranges)]
     threads: Vec<Ranges>,
@@ -190,13 +190,40 @@ impl Arguments {
         if named.is_empty() { Ok(vec![Source::Synthetic(DEFAULT_SYNTHETIC.parse()?)]) } else { Ok(named) }
     }
 
-    /// llama-bench combines every type of keys with every type of values; here both are stored alike.
+    /// Types of keys and of values are taken pair by pair.
     fn caches(&self) -> Result<Vec<CacheType>, Failure> {
-        if self.cache_type_v.is_empty() || self.cache_type_v == self.cache_type_k {
-            return Ok(self.cache_type_k.clone());
+        let (keys, values) = (&self.cache_type_k, &self.cache_type_v);
+        let hint = "known pairs are f32 and f32, f16 and f16, q8_0 and q8_0, q8_0 and q4_0";
+        if !values.is_empty() && values.len() != keys.len() {
+            return Err(Failure::usage("-ctk and -ctv are lists of different lengths", hint));
         }
-        let message = "keys and values of different types are not supported";
-        Err(Failure::usage(message, "give -ctk and -ctv the same list, or -ctk alone"))
+        let values = if values.is_empty() { keys } else { values };
+        let pairs = keys.iter().zip(values).map(|(&key, &value)| cache_type(key, value));
+        let unknown = || Failure::usage("keys and values cannot be stored like that together", hint);
+        pairs.collect::<Option<Vec<_>>>().ok_or_else(unknown)
+    }
+}
+
+/// How keys or values are stored, by llama.cpp's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Storage {
+    #[value(name = "f32")]
+    F32,
+    #[value(name = "f16")]
+    F16,
+    #[value(name = "q8_0", alias = "q8")]
+    Q8,
+    #[value(name = "q4_0", alias = "q4")]
+    Q4,
+}
+
+fn cache_type(keys: Storage, values: Storage) -> Option<CacheType> {
+    match (keys, values) {
+        (Storage::F32, Storage::F32) => Some(CacheType::F32),
+        (Storage::F16, Storage::F16) => Some(CacheType::F16),
+        (Storage::Q8, Storage::Q8) => Some(CacheType::Q8),
+        (Storage::Q8, Storage::Q4) => Some(CacheType::Q8Q4),
+        _ => None,
     }
 }
 
@@ -254,8 +281,8 @@ mod tests {
 
     #[test]
     fn flags_are_those_of_llama_bench() {
-        let line = "-m a.gguf,b.gguf -m c.gguf -p 16,64-256*2 -n 0 -pg 8,4 -pg 0,2 -d 0,128 -b 64 -ub 32,64 -t 1-3 -ctk f32 \
-                    -ctv f32 -r 2 --delay 1 --no-warmup -npl 1,4";
+        let line = "-m a.gguf,b.gguf -m c.gguf -p 16,64-256*2 -n 0 -pg 8,4 -pg 0,2 -d 0,128 -b 64 -ub 32,64 -t 1-3 -ctk q8_0,f32 \
+                    -ctv q4_0,f32 -r 2 --delay 1 --no-warmup -npl 1,4";
         let (found, options) = options(line).expect("valid");
         assert_eq!(options.models, ["a.gguf", "b.gguf", "c.gguf"].map(|path| Source::File(path.into())));
         assert_eq!((options.repetitions, options.warm_up, options.delay), (2, false, Duration::from_secs(1)));
@@ -267,7 +294,7 @@ mod tests {
             sequences: vec![1, 4],
             batches: vec![64],
             micro_batches: vec![32, 64],
-            caches: vec![CacheType::F32],
+            caches: vec![CacheType::Q8Q4, CacheType::F32],
             threads: vec![1, 2, 3],
         };
         assert_eq!(found, grid);
@@ -283,7 +310,9 @@ mod tests {
     #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
-            "-t 0", "-b 0", "-ub 0", "-r 0", "-npl 0", "-pg 512", "-p x", "-p 8-4*0", "-ctk q9", "-ctk f16 -ctv f32", "-o xml",
+            "-t 0", "-b 0", "-ub 0", "-r 0", "-npl 0", "-pg 512", "-p x", "-p 8-4*0", "-ctk q9", "-ctk f16 -ctv f32",
+            "-ctk f16,f16 -ctv f16",
+            "-ctv f32", "-o xml",
             "--targets -p 1", "--targets -m x", "--synthetic llama-9", "--synthetic Llama-2-7B:Q99", "-ngl 99",
         ] {
             assert!(options(line).is_err(), "{line}");

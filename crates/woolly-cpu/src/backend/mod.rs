@@ -159,7 +159,9 @@ impl Cpu {
         let best = Level::best();
         let level = match options.level {
             None => isa::detect()?,
-            Some(wanted) if wanted > best => return Err(CpuError::Level { wanted, best }),
+            Some(wanted) if wanted > best || !Level::ALL.contains(&wanted) => {
+                return Err(CpuError::Level { wanted, best });
+            }
             Some(level) => level,
         };
         let default = if options.one_node { topology::node_threads } else { crate::default_threads };

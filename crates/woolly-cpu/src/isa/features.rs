@@ -169,6 +169,9 @@ impl CpuFeatures {
     fn needs(&self, level: Level) -> Vec<Field> {
         let present = self.present();
         let count = match level {
+            // No field of its own tells of dot products.
+            Level::Neon => return vec![("has_neon", self.has_neon)],
+            Level::Dotprod => return vec![("has_neon", self.has_neon && Level::best() >= Level::Dotprod)],
             Level::Scalar => 0,
             Level::Avx2 => 3,
             Level::Avx512 => 5,
@@ -219,6 +222,7 @@ mod tests {
         }
     }
 
+    #[cfg(not(target_arch = "aarch64"))]
     #[test]
     fn clearing_a_field_keeps_its_instructions_from_being_used() {
         let cases = [

@@ -10,6 +10,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod features;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 mod simd;
 
@@ -20,6 +22,10 @@ pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 pub use features::{CpuFeatures, FeatureError};
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::{prefetch as prefetch_neon, widen_half, widen_i8, widen_u8};
 pub use scalar::Scalar;
 pub use simd::{ByteKernel, Bytes, Kernel, Simd};
 
@@ -31,6 +37,10 @@ pub const OVERRIDE: &str = "WOOLLY_ISA";
 pub enum Level {
     /// Plain Rust, on any processor.
     Scalar,
+    /// NEON of 64-bit ARM.
+    Neon,
+    /// NEON with dot products of bytes.
+    Dotprod,
     /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
@@ -44,7 +54,7 @@ pub enum Level {
 #[non_exhaustive]
 pub enum IsaError {
     /// The environment variable names no level.
-    #[error("{OVERRIDE}={value}: not an instruction set; use scalar, avx2, avx512 or amx, or unset it")]
+    #[error("{OVERRIDE}={value}: not an instruction set here; use {}, or unset it", names())]
     Unknown {
         /// The value found.
         value: String,
@@ -79,14 +89,26 @@ fn choose(value: &str, best: Level) -> Result<Level, IsaError> {
     }
 }
 
+/// The levels of this kind of processor, for messages.
+fn names() -> String {
+    Level::ALL.map(Level::name).join(", ")
+}
+
 impl Level {
-    /// All levels, weakest first.
+    /// All levels of this kind of processor, weakest first.
+    #[cfg(not(target_arch = "aarch64"))]
     pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
+
+    /// All levels of this kind of processor, weakest first.
+    #[cfg(target_arch = "aarch64")]
+    pub const ALL: [Self; 3] = [Self::Scalar, Self::Neon, Self::Dotprod];
 
     /// Returns the name used in logs and in [`OVERRIDE`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::Scalar => "scalar",
+            Self::Neon => "neon",
+            Self::Dotprod => "dotprod",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
@@ -107,6 +129,9 @@ impl Level {
                 return Self::Avx2;
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        return if Neon::<true>::new().is_some() { Self::Dotprod } else { Self::Neon };
+        #[cfg(not(target_arch = "aarch64"))]
         Self::Scalar
     }
 
@@ -131,11 +156,24 @@ impl Level {
                 return simd.run(kernel);
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            if self >= Self::Dotprod
+                && let Some(simd) = Neon::<true>::new()
+            {
+                return simd.run(kernel);
+            }
+            if self >= Self::Neon
+                && let Some(simd) = Neon::<false>::new()
+            {
+                return simd.run(kernel);
+            }
+        }
         kernel.run(Scalar)
     }
 
     /// Runs `kernel` compiled for this level, or returns `None` where there are no byte vectors: on the scalar level and
-    /// on processors without AVX2.
+    /// on processors without AVX2 or NEON.
     #[inline]
     pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> Option<K::Output> {
         #[cfg(target_arch = "x86_64")]
@@ -151,6 +189,19 @@ impl Level {
                 return Some(simd.run_bytes(kernel));
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        {
+            if self >= Self::Dotprod
+                && let Some(simd) = Neon::<true>::new()
+            {
+                return Some(simd.run_bytes(kernel));
+            }
+            if self >= Self::Neon
+                && let Some(simd) = Neon::<false>::new()
+            {
+                return Some(simd.run_bytes(kernel));
+            }
+        }
         let _ = kernel;
         None
     }
@@ -160,6 +211,7 @@ impl Level {
 mod tests {
     use super::*;
 
+    #[cfg(not(target_arch = "aarch64"))]
     #[test]
     fn the_override_names_one_level_or_says_why_not() {
         assert_eq!(choose("scalar", Level::Avx2), Ok(Level::Scalar));

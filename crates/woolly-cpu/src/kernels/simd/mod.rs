@@ -7,6 +7,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use crate::isa::{Level, Scalar, Simd};
@@ -123,6 +125,20 @@ pub(crate) fn dispatch<K: TileKernel>(level: Level, kernel: K) -> K::Output {
         {
             // SAFETY: the token proves that the CPU has the instructions.
             return unsafe { run_avx2(token, kernel) };
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        use crate::isa::Neon;
+        if level >= Level::Dotprod
+            && let Some(token) = Neon::<true>::new()
+        {
+            return kernel.run(token);
+        }
+        if level >= Level::Neon
+            && let Some(token) = Neon::<false>::new()
+        {
+            return kernel.run(token);
         }
     }
     let _ = level;
