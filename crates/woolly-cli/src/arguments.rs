@@ -39,7 +39,7 @@ pub(crate) struct Verbosity {
     pub(crate) verbose: bool,
 }
 
-/// How tokens are drawn; what is not given has the library's default.
+/// How tokens are drawn; what is not given is as the model's file recommends, or else the library's default.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArguments {
@@ -73,8 +73,8 @@ pub(crate) struct SamplingArguments {
 }
 
 impl SamplingArguments {
-    pub(crate) fn params(&self) -> SamplingParams {
-        let default = SamplingParams::default();
+    /// Returns what was given and, for the rest, `default`.
+    pub(crate) fn params(&self, default: &SamplingParams) -> SamplingParams {
         SamplingParams {
             temperature: self.temperature.unwrap_or(default.temperature),
             top_k: self.top_k.unwrap_or(default.top_k),

@@ -91,6 +91,29 @@ fn seeds_decide() {
 }
 
 #[test]
+fn sampling_is_as_the_file_recommends_unless_flags_say_otherwise() {
+    // The successor's logit is 17 among 288 tokens: certain at temperature 0.8, one of many at 100.
+    let (_dir, path) = model(&Fixture { temperature: Some(100.0), ..Fixture::default() });
+    let wide = ["-n", "20", "--seed", "3", "--top-k", "0", "--top-p", "1", "--min-p", "0"];
+    let run = |extra: &[&str]| woolly(&[&["run", &path, "a"], &wide[..], extra].concat()).success();
+    assert_ne!(run(&[]), successors("a", 20));
+    assert_eq!(run(&["--temp", "0"]), successors("a", 20));
+    assert!(woolly(&["show", &path]).success().contains("--temp 100"));
+}
+
+#[test]
+fn names_of_control_tokens_are_text_unless_parsed() {
+    let (_dir, path) = model(&Fixture::default());
+    let tokens = |extra: &[&str]| {
+        let arguments = [&["run", &path, "a</s>", "--raw", "--json", "-n", "0"], extra].concat();
+        woolly(&arguments).json()["usage"]["prompt_tokens"].as_u64()
+    };
+    assert_eq!(tokens(&[]), Some(6), "begin, a, <, /, s, >");
+    assert_eq!(tokens(&["--parse-special"]), Some(3), "begin, a, end");
+    assert_eq!(woolly(&["run", &path, "a", "--parse-special"]).code, Some(2), "a chat's messages are text");
+}
+
+#[test]
 fn json_is_one_object_with_the_answer() {
     let (_dir, path) = model(&Fixture::default());
     let object = woolly(&["run", &path, "a", "--temp", "0", "-r", "e", "--json", "--seed", "9"]).json();

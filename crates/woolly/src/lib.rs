@@ -50,6 +50,7 @@ mod options;
 mod perplexity;
 mod plan;
 pub mod quantize;
+mod recommended;
 mod session;
 mod summary;
 pub mod tensor;

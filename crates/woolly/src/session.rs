@@ -19,6 +19,8 @@ pub struct Session {
 /// Text or ids to continue.
 enum Prompt<'a> {
     Text(&'a str),
+    /// Text in which names of control tokens are these tokens.
+    Parsed(&'a str),
     Ids(&'a [u32]),
     /// The ids of a conversation, whose answer is a text of its own.
     Turn(&'a [u32]),
@@ -50,11 +52,20 @@ impl Session {
     /// Continues `prompt` piece by piece; nothing is computed before the first piece is asked for.
     ///
     /// The prompt is plain text: what looks like a control token in it stays text.
+    /// [`stream_parsed`](Self::stream_parsed) takes it for one.
     ///
     /// # Errors
     /// [`Error::Engine`] when the prompt is empty or does not fit or an option is out of range, naming it.
     pub fn stream(&mut self, prompt: &str, options: GenerateOptions) -> Result<Stream<'_>, Error> {
         self.start(Prompt::Text(prompt), options)
+    }
+
+    /// Continues `prompt`, in which the names of control tokens stand for these tokens, as in a chat template's output.
+    ///
+    /// # Errors
+    /// As [`stream`](Self::stream).
+    pub fn stream_parsed(&mut self, prompt: &str, options: GenerateOptions) -> Result<Stream<'_>, Error> {
+        self.start(Prompt::Parsed(prompt), options)
     }
 
     /// Continues token ids piece by piece; nothing is put in front of them.
@@ -86,6 +97,7 @@ impl Session {
         match *prompt {
             Prompt::Ids(ids) | Prompt::Turn(ids) => ids.to_vec(),
             Prompt::Text(text) => without_end(tokenizer.encode(text, true, false), tokenizer),
+            Prompt::Parsed(text) => without_end(tokenizer.encode(text, true, true), tokenizer),
         }
     }
 }
@@ -94,7 +106,7 @@ impl Prompt<'_> {
     /// Whether the answer goes on in the middle of the prompt's text, so that a space in front of it counts.
     fn is_continued(&self) -> bool {
         match self {
-            Self::Text(text) => !text.is_empty(),
+            Self::Text(text) | Self::Parsed(text) => !text.is_empty(),
             Self::Turn(_) => false,
             Self::Ids(ids) => ids.len() > 1,
         }

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use woolly_engine::SamplingParams;
 use woolly_gguf::{GGUFLoader, Metadata};
 use woolly_quant::TensorType;
 use woolly_tensor::CacheType;
 
-use crate::Error;
+use crate::{Error, recommended};
 
 /// The facts about a model file that one wants before loading it.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +45,8 @@ pub struct Summary {
     pub vocab_size: Option<usize>,
     /// The chat template, in Jinja.
     pub chat_template: Option<String>,
+    /// How the file recommends to draw tokens (`general.sampling.*`); the default where it says nothing.
+    pub sampling: SamplingParams,
     /// Bytes of keys and values one token of context takes in half precision.
     pub kv_bytes_per_token: Option<u64>,
 }
@@ -85,6 +88,7 @@ impl Summary {
             pre_tokenizer: text(metadata, "tokenizer.ggml.pre")?,
             vocab_size: metadata.strings("tokenizer.ggml.tokens")?.map(|tokens| tokens.len()),
             chat_template: text(metadata, "tokenizer.chat_template")?,
+            sampling: recommended::sampling(metadata)?,
             kv_bytes_per_token: keys.kv_bytes_per_token()?,
             architecture,
         })

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
-use woolly::{CancelToken, Chat, Chunk, Completion, FinishReason, GenerateOptions, Model, Session};
+use woolly::{Chat, Chunk, Completion, FinishReason, GenerateOptions, Model, SamplingParams, Session};
 
 use crate::arguments::{ContextArguments, ModelArguments, Positional, SamplingArguments, Verbosity, model_and_text};
 use crate::dialogue::{self, Answerer};
@@ -53,6 +53,9 @@ struct PromptArguments {
     /// Complete the prompt as plain text even if the model has a chat template, also -no-cnv.
     #[arg(long, alias = "no-conversation")]
     raw: bool,
+    /// Take the names of control tokens in a raw prompt for these tokens.
+    #[arg(long, requires = "raw", hide_short_help = true)]
+    parse_special: bool,
     /// Insist on the chat template, also -cnv.
     #[arg(long, conflicts_with = "raw", hide_short_help = true)]
     conversation: bool,
@@ -75,10 +78,14 @@ impl Arguments {
         let interrupt = Interrupt::install()?;
         let model = loading::load(&source, &self.model, self.context.context, self.verbosity, output)?;
         interrupt.check()?;
+        let options = self.options(&model.summary().sampling);
         let mut speaker = self.speaker(&model)?;
         match text {
-            Some(text) => self.answer_once(&mut speaker, &text, &source, &interrupt, output),
-            None => self.converse(speaker, &interrupt, output),
+            Some(text) => {
+                let options = options.cancel_with(&interrupt.token());
+                self.answer_once(&mut speaker, &text, options, &source, output)
+            }
+            None => self.converse(speaker, options, &interrupt, output),
         }
     }
 
@@ -93,7 +100,8 @@ impl Arguments {
     fn speaker(&self, model: &Model) -> Result<Speaker, Failure> {
         let has_template = model.summary().chat_template.is_some();
         if self.prompt.raw || !(has_template || self.prompt.conversation || self.prompt.system.is_some()) {
-            return Ok(Speaker::Completer(model.session()?));
+            let session = model.session()?;
+            return Ok(Speaker::Completer { session, parse_special: self.prompt.parse_special });
         }
         let mut chat = model.chat()?;
         if let Some(system) = &self.prompt.system {
@@ -102,10 +110,10 @@ impl Arguments {
         Ok(Speaker::Partner(chat))
     }
 
-    fn options(&self, cancel: &CancelToken) -> GenerateOptions {
-        let mut options = GenerateOptions::new().cancel_with(cancel);
+    fn options(&self, recommended: &SamplingParams) -> GenerateOptions {
+        let mut options = GenerateOptions::new();
         options.max_tokens = self.prompt.predict.and_then(|Limit(limit)| limit);
-        options.sampling = self.sampling.params();
+        options.sampling = self.sampling.params(recommended);
         options.stop.clone_from(&self.prompt.stop);
         options.ignore_end = self.prompt.ignore_eos;
         options
@@ -115,16 +123,16 @@ impl Arguments {
         &self,
         speaker: &mut Speaker,
         prompt: &str,
+        options: GenerateOptions,
         model: &Source,
-        interrupt: &Interrupt,
         output: &mut Output,
     ) -> Result<(), Failure> {
         // A person sees the text that is completed as a whole; a pipe gets what the model wrote.
-        if output.terminal && !self.verbosity.json && matches!(speaker, Speaker::Completer(_)) {
+        if output.terminal && !self.verbosity.json && matches!(speaker, Speaker::Completer { .. }) {
             output.aside(prompt)?;
         }
         let show = !self.verbosity.json;
-        let completion = speaker.answer(prompt, self.options(&interrupt.token()), show, output)?;
+        let completion = speaker.answer(prompt, options, show, output)?;
         if self.verbosity.json {
             output.json(&object(&completion, model))?;
         } else if output.terminal {
@@ -134,18 +142,24 @@ impl Arguments {
         if completion.finish_reason == FinishReason::Cancelled { Err(Failure::Interrupted) } else { Ok(()) }
     }
 
-    fn converse(&self, speaker: Speaker, interrupt: &Interrupt, output: &mut Output) -> Result<(), Failure> {
+    fn converse(
+        &self,
+        speaker: Speaker,
+        options: GenerateOptions,
+        interrupt: &Interrupt,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
         if self.verbosity.json {
             return Err(Failure::usage("--json needs a prompt", "give one as an argument, with -f, or by a pipe"));
         }
-        let mut talk = Talk { arguments: self, speaker, interrupt };
+        let mut talk = Talk { arguments: self, speaker, options, interrupt };
         dialogue::hold(&mut talk, output)
     }
 }
 
 /// Who answers: the bare model, or the model in the part of the assistant.
 enum Speaker {
-    Completer(Session),
+    Completer { session: Session, parse_special: bool },
     Partner(Chat),
 }
 
@@ -158,8 +172,11 @@ impl Speaker {
         output: &mut Output,
     ) -> Result<Completion, Failure> {
         match self {
-            Self::Completer(session) => {
-                let mut stream = session.stream(prompt, options)?;
+            Self::Completer { session, parse_special } => {
+                let mut stream = match parse_special {
+                    true => session.stream_parsed(prompt, options)?,
+                    false => session.stream(prompt, options)?,
+                };
                 print(&mut stream, show, output)?;
                 Ok(stream.finish())
             }
@@ -190,12 +207,13 @@ fn print(
 struct Talk<'a> {
     arguments: &'a Arguments,
     speaker: Speaker,
+    options: GenerateOptions,
     interrupt: &'a Interrupt,
 }
 
 impl Answerer for Talk<'_> {
     fn answer(&mut self, line: &str, output: &mut Output) -> Result<(), Failure> {
-        let options = self.arguments.options(&self.interrupt.renew());
+        let options = self.options.clone().cancel_with(&self.interrupt.renew());
         let completion = self.speaker.answer(line, options, true, output)?;
         output.close_line()?;
         report::after_answer(&completion, self.arguments.verbosity, output);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use woolly::{GGUFLoader, Summary, TensorInfo, TypeShare, architectures};
+use woolly::{GGUFLoader, SamplingParams, Summary, TensorInfo, TypeShare, architectures};
 
 use crate::failure::Failure;
 use crate::numbers::{Bytes, Count};
@@ -87,9 +87,26 @@ fn rows(summary: &Summary) -> Vec<(&'static str, String)> {
         ("layers", layers.map(|(layers, width)| format!("{layers}, width {width}"))),
         ("tokenizer", tokenizer.as_ref().map(|kind| format!("{kind}{pre}{tokens}"))),
         ("chat template", Some(template.to_owned())),
+        ("sampling", sampling(summary)),
         ("KV cache", summary.kv_bytes_per_token.map(cache)),
     ];
     rows.into_iter().filter_map(|(label, text)| Some((label, text?))).collect()
+}
+
+/// What the file recommends other than the default.
+fn sampling(summary: &Summary) -> Option<String> {
+    let (found, default) = (&summary.sampling, SamplingParams::default());
+    let last_n = if found.repeat_last_n == usize::MAX { -1 } else { found.repeat_last_n as i64 };
+    let rows = [
+        ("temp", found.temperature != default.temperature, found.temperature.to_string()),
+        ("top-k", found.top_k != default.top_k, found.top_k.to_string()),
+        ("top-p", found.top_p != default.top_p, found.top_p.to_string()),
+        ("min-p", found.min_p != default.min_p, found.min_p.to_string()),
+        ("repeat-penalty", found.repeat_penalty != default.repeat_penalty, found.repeat_penalty.to_string()),
+        ("repeat-last-n", found.repeat_last_n != default.repeat_last_n, last_n.to_string()),
+    ];
+    let told = rows.into_iter().filter(|(_, differs, _)| *differs).map(|(name, _, value)| format!("--{name} {value}"));
+    Some(told.collect::<Vec<_>>().join(" ")).filter(|text| !text.is_empty())
 }
 
 fn support(name: &str, supported: bool) -> String {
@@ -143,6 +160,7 @@ fn summary_object(summary: &Summary) -> Value {
         "pre_tokenizer": summary.pre_tokenizer,
         "vocab_size": summary.vocab_size,
         "has_chat_template": summary.chat_template.is_some(),
+        "sampling": sampling(summary),
         "kv_bytes_per_token": summary.kv_bytes_per_token,
     })
 }
