@@ -43,25 +43,25 @@ pub(crate) struct Verbosity {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArguments {
-    /// Temperature; 0 always takes the likeliest token [default: 0.8]
+    /// Temperature; 0 always takes the likeliest token [default: the model's, else 0.8]
     #[arg(long = "temp", value_name = "T", allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Keep the K likeliest tokens; 0 keeps all [default: 40]
+    /// Keep the K likeliest tokens; 0 keeps all [default: the model's, else 40]
     #[arg(long, value_name = "K")]
     top_k: Option<usize>,
-    /// Keep the likeliest tokens that together reach probability P; 1 keeps all [default: 0.95]
+    /// Keep the likeliest tokens that together reach probability P; 1 keeps all [default: the model's, else 0.95]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f32>,
-    /// Keep tokens at least P times as likely as the likeliest; 0 keeps all [default: 0.05]
+    /// Keep tokens at least P times as likely as the likeliest; 0 keeps all [default: the model's, else 0.05]
     #[arg(long, value_name = "P", allow_negative_numbers = true)]
     min_p: Option<f32>,
     /// Seed of the draws; -1 takes a random one [default: -1]
     #[arg(short, long, value_name = "N", value_parser = parse_seed, allow_negative_numbers = true)]
     seed: Option<Seed>,
-    /// Penalty on recent tokens as a factor; 1 is off [default: 1]
+    /// Penalty on recent tokens as a factor; 1 is off [default: the model's, else 1]
     #[arg(long, value_name = "X", allow_negative_numbers = true, hide_short_help = true)]
     repeat_penalty: Option<f32>,
-    /// Recent tokens that the penalties look at; -1 is all of them [default: 64]
+    /// Recent tokens that the penalties look at; -1 is all of them [default: the model's, else 64]
     #[arg(long, value_name = "N", value_parser = parse_limit, allow_negative_numbers = true, hide_short_help = true)]
     repeat_last_n: Option<Limit>,
     /// Penalty on tokens that occurred; 0 is off [default: 0]
