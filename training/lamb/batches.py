@@ -1,7 +1,8 @@
 """Turns the endless stream of documents into steps of training.
 
 Every document starts at position 0 and is padded at its end, so causal attention never sees another document or the
-padding and no mask is needed. Documents of similar length share a batch, which keeps the padding small.
+padding and no mask is needed. Documents of similar length share a batch, which keeps the padding small. Batches have few
+different shapes, because the matrix library makes its kernels anew for every shape that it has not seen lately.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 from corpus import mixture
 from corpus.document import Document
 
-_POOL_BATCHES = 24
+_POOL_BATCHES = 32
+_LENGTH_STEP = 32
 
 
 @dataclass
@@ -48,12 +50,13 @@ def encode(tokenizer: Tokenizer, document: Document) -> Encoded:
     return Encoded(ids, weights)
 
 
-def collate(documents: list[Encoded], device: torch.device) -> Batch:
-    """Pads at the end and shifts targets by one."""
-    time = max(len(document.ids) for document in documents) - 1
-    ids = torch.zeros(len(documents), time, dtype=torch.long)
+def collate(documents: list[Encoded], device: torch.device, rows: int = 0, time: int = 0) -> Batch:
+    """Pads at the end, at least to the given size, and shifts targets by one."""
+    rows = max(rows, len(documents))
+    time = max(time, max(len(document.ids) for document in documents) - 1)
+    ids = torch.zeros(rows, time, dtype=torch.long)
     targets = torch.zeros_like(ids)
-    weights = torch.zeros(len(documents), time)
+    weights = torch.zeros(rows, time)
     for row, document in enumerate(documents):
         count = len(document.ids) - 1
         ids[row, :count] = torch.tensor(document.ids[:-1])
@@ -87,7 +90,8 @@ class Loader:
             groups = self._grouped(self._pool())
             random.Random(f"{self.seed}/{self.position}").shuffle(groups)
             for group in groups:
-                yield collate(group, device)
+                time = _padded_length(group[0])
+                yield collate(group, device, rows=self.tokens // time, time=time)
 
     def _pool(self) -> list[Encoded]:
         pool: list[Encoded] = []
@@ -103,9 +107,17 @@ class Loader:
         return pool
 
     def _grouped(self, pool: list[Encoded]) -> list[list[Encoded]]:
-        groups: list[list[Encoded]] = [[]]
-        for document in sorted(pool, key=lambda item: len(item.ids)):
-            if groups[-1] and (len(groups[-1]) + 1) * len(document.ids) > self.tokens:
-                groups.append([])
-            groups[-1].append(document)
+        """The longest document decides how long the rows of a batch are, and with that how many there are."""
+        pool = sorted(pool, key=lambda item: len(item.ids), reverse=True)
+        groups: list[list[Encoded]] = []
+        start = 0
+        while start < len(pool):
+            rows = self.tokens // _padded_length(pool[start])
+            groups.append(pool[start : start + rows])
+            start += rows
         return groups
+
+
+def _padded_length(document: Encoded) -> int:
+    inputs = len(document.ids) - 1
+    return max(1, -(-inputs // _LENGTH_STEP)) * _LENGTH_STEP

@@ -1,7 +1,10 @@
 """Measures a GGUF file on held-out prompts: stories, passages, tool calls, JSON and loops, all decoded greedily.
 
 By default transformers runs the model. With ``--command`` any program does: ``{model}``, ``{prompt}`` and ``{limit}``
-in the command line are replaced, and the completion is what it prints. The prompt is the text after the chat template.
+in the command line are replaced, and the completion is what it prints. The prompt is the text after the chat template,
+in which names of control tokens stand for these tokens. With Woolly:
+
+    --command 'woolly run -m {model} -p {prompt} --raw --parse-special --temp 0 -n {limit} -q'
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from batches import collate, encode
 from corpus import mixture
 from corpus.document import ENDINGS, Document, prompt_text
 from gguf_model import load_tokenizer, load_transformers
+from probe import before_answer
 
 _SEED = 77
 _BATCH = 50
@@ -40,16 +44,8 @@ def prompts(kind: str, count: int) -> list[tuple[Document, str]]:
         made = mixture.document(_SEED, "valid", index, kind=kind)
         index += 1
         if made.messages and made.facts.get("asked", _BOTH) >= _BOTH:
-            found.append((made, prompt_text(_before_answer(made), made.tools)))
+            found.append((made, prompt_text(before_answer(made), made.tools)))
     return found
-
-
-def _before_answer(made: Document) -> list[dict]:
-    """For a tool call all before the call, otherwise all but the last answer."""
-    if made.kind != "tool":
-        return made.messages[:-1]
-    first = next(index for index, message in enumerate(made.messages) if message.get("tool_calls"))
-    return made.messages[:first]
 
 
 def transformers_completer(path: Path) -> Complete:

@@ -154,15 +154,18 @@ class Lamb(nn.Module):
         return self.norm(x)
 
     def loss(self, ids: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-        """Sum over all tokens of weight times negative log-likelihood; shapes [batch, time].
-
-        Logits are only computed where the weight is not zero: the vocabulary is wide for so small a model.
-        """
+        """Sum over all tokens of weight times negative log-likelihood; shapes [batch, time]."""
         counted = weights.flatten().nonzero()[:, 0]
+        return self.loss_of(ids, counted, targets.flatten()[counted], weights.flatten()[counted])
+
+    def loss_of(self, ids: Tensor, counted: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """The loss of the tokens whose places in the flattened ``ids`` are ``counted``; their targets and weights.
+
+        Logits are only computed for these: the vocabulary is wide for so small a model.
+        """
         hidden = self.hidden(ids).flatten(0, 1)[counted]
         logits = F.linear(hidden, self.embed_tokens.weight).float()
-        losses = F.cross_entropy(logits, targets.flatten()[counted], reduction="none")
-        return (losses * weights.flatten()[counted]).sum()
+        return (F.cross_entropy(logits, targets, reduction="none") * weights).sum()
 
 
 def _initialise(module: nn.Module) -> None:

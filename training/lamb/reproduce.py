@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-STEPS = 4160
+STEPS = 4000
 DECAY = 2000
 
 

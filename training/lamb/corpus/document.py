@@ -24,7 +24,16 @@ ENDINGS = (END_OF_TEXT, TURN_END)
 # The reader of a prompt need not predict it, but its sentences still teach the language.
 PROMPT_WEIGHT = 0.1
 # Short answers that have to be copied or computed would drown among the many tokens of the stories.
-_ANSWER_WEIGHTS = {"passage": 5.0, "json": 4.0, "tool": 4.0, "rephrase": 2.0, "talk": 1.5, "long": 2.0}
+_ANSWER_WEIGHTS = {
+    "passage": 5.0,
+    "reading": 4.0,
+    "drill": 3.0,
+    "json": 4.0,
+    "tool": 4.0,
+    "rephrase": 2.0,
+    "talk": 1.5,
+    "long": 2.0,
+}
 _HELD_OUT_ONE_IN = 16
 
 Message = dict[str, Any]
@@ -37,6 +46,7 @@ class Document:
 
     ``combo`` names the combination that ``facts`` is about, which is what the evaluation needs to judge an answer;
     ``also`` names further combinations in the same text. A text for training has none that is held out.
+    ``cues`` are pieces of raw text in pairs: one to read and one that follows from it.
     """
 
     kind: str
@@ -45,6 +55,7 @@ class Document:
     messages: list[Message] = field(default_factory=list)
     tools: list[dict[str, Any]] = field(default_factory=list)
     text: str = ""
+    cues: list[tuple[str, str]] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def belongs_to(self, split: str) -> bool:
@@ -57,7 +68,11 @@ class Document:
         """The text in pieces, each with the weight of its tokens in the loss."""
         if self.text:
             return [(self.text + END_OF_TEXT, 1.0)]
-        return chat_segments(self.messages, self.tools, _ANSWER_WEIGHTS.get(self.kind, 1.0))
+        weight = _ANSWER_WEIGHTS.get(self.kind, 1.0)
+        if self.cues:
+            pairs = [((cue, PROMPT_WEIGHT), (answer, weight)) for cue, answer in self.cues]
+            return [segment for pair in pairs for segment in pair] + [(END_OF_TEXT, PROMPT_WEIGHT)]
+        return chat_segments(self.messages, self.tools, weight)
 
     def rendered(self) -> str:
         """The whole text as the model sees it."""

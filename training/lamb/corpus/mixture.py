@@ -5,20 +5,49 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from . import calls, passages, rephrase, shapes, stories, talks
+from . import calls, passages, reading, rephrase, shapes, stories, talks
 from .document import Document
 
 MAKERS = {
     "story": stories.make,
     "passage": passages.make,
+    "reading": reading.make,
+    "drill": reading.make_drill,
+    "copy": reading.make_copy,
     "tool": calls.make,
     "json": shapes.make,
     "talk": talks.make,
     "rephrase": rephrase.make,
 }
 
-# Share of the documents, not of the tokens: stories and tool calls are the longest.
-_SHARES = {"story": 24, "passage": 46, "tool": 9, "json": 15, "talk": 3, "rephrase": 3}
+# Share of the documents, not of the tokens: stories and tool calls are the longest. Most of the first documents practise
+# nothing but copying and looking up, and give way to the others little by little.
+_SHARES = {
+    "story": 21,
+    "passage": 16,
+    "reading": 27,
+    "drill": 4,
+    "copy": 1,
+    "tool": 11,
+    "json": 14,
+    "talk": 3,
+    "rephrase": 3,
+}
+_FIRST_SHARES = {
+    "story": 4,
+    "passage": 4,
+    "reading": 14,
+    "drill": 24,
+    "copy": 46,
+    "tool": 2,
+    "json": 4,
+    "talk": 1,
+    "rephrase": 1,
+}
+_FIRST_DOCUMENTS = 30_000
+
+# Kinds whose makers can begin with easy texts.
+_GRADED = ("reading", "drill")
 
 # Kinds that can follow each other in one chat.
 _JOINABLE = ("story", "passage", "json", "rephrase")
@@ -34,8 +63,10 @@ def document(seed: int, split: str, index: int, kind: str = "", long_share: floa
     rng = random.Random(f"{seed}/{split}/{kind}/{index}")
     if not kind and rng.random() < long_share:
         return _long_chat(rng, split)
-    chosen = kind or rng.choices(list(_SHARES), weights=list(_SHARES.values()))[0]
-    return _of_split(rng, chosen, split)
+    first = split == "train" and rng.random() * _FIRST_DOCUMENTS > index
+    shares = _FIRST_SHARES if first else _SHARES
+    chosen = kind or rng.choices(list(shares), weights=list(shares.values()))[0]
+    return _of_split(rng, chosen, split, easy=first)
 
 
 def stream(seed: int, split: str, start: int = 0, **options) -> Iterator[Document]:
@@ -51,9 +82,10 @@ def stream(seed: int, split: str, start: int = 0, **options) -> Iterator[Documen
             yield made
 
 
-def _of_split(rng, kind: str, split: str) -> Document:
+def _of_split(rng, kind: str, split: str, easy: bool = False) -> Document:
+    options = {"easy": easy} if kind in _GRADED else {}
     for _ in range(_ATTEMPTS):
-        made = MAKERS[kind](rng)
+        made = MAKERS[kind](rng, **options)
         if made.belongs_to(split):
             return made
     raise RuntimeError(f"kind {kind!r}: no combination for split {split!r} in {_ATTEMPTS} attempts")

@@ -126,25 +126,28 @@ def make(rng) -> Document:
     """A passage with one to four questions, or one to three sums."""
     if rng.random() < 0.35:
         return _sums(rng)
-    facts = _facts(rng)
+    facts = make_facts(rng)
     passage = " ".join(fact.sentence(rng) for fact in facts)
     asked = rng.sample(facts, min(len(facts), rng.choice((1, 2, 3, 3, 4))))
     turns: list[dict] = []
     judged: dict = {}
     for index, fact in enumerate(asked):
-        question, answer, judged = _question(rng, fact, facts)
-        turns += [user(_frame(rng, passage, question) if index == 0 else question), assistant(answer)]
+        question, answer, judged = question_on(rng, fact, facts)
+        turns += [user(framed(rng, passage, question) if index == 0 else question), assistant(answer)]
     return Document("passage", ("passage", facts[0].name, facts[0].noun), messages=turns, facts=judged)
 
 
-def _facts(rng) -> list[Fact]:
-    """Three to six facts; of one sort about several people (to be told apart) or of several sorts."""
-    names = [name for name, _ in words.people(rng, rng.choice((2, 2, 2, 3)))]
+def make_facts(rng, people: tuple[int, ...] = (2, 2, 2, 3), each: tuple[int, ...] = (1, 1, 2)) -> list[Fact]:
+    """Facts of one sort about several people (to be told apart) or of several sorts.
+
+    ``people`` are the choices for the number of people, ``each`` those for the number of facts about one of them.
+    """
+    names = [name for name, _ in words.people(rng, rng.choice(people))]
     shared = rng.choice(words.OBJECTS)
     sorts = rng.choice((["colour"], ["colour"], ["count"], ["pet"], ["place"], list(_SENTENCES), list(_SENTENCES)))
     facts: dict[tuple[str, str, str], Fact] = {}
     for name in names:
-        for _ in range(rng.choice((1, 1, 2))):
+        for _ in range(rng.choice(each)):
             fact = _fact(rng, rng.choice(sorts), name, names, shared)
             if not any(
                 other.sort == fact.sort
@@ -157,7 +160,7 @@ def _facts(rng) -> list[Fact]:
             ):
                 facts[fact.sort, fact.name, fact.noun] = fact
     if not facts:
-        return _facts(rng)
+        return make_facts(rng, people, each)
     mixed = list(facts.values())
     rng.shuffle(mixed)
     return _unambiguous(mixed)
@@ -198,7 +201,7 @@ def _unambiguous(facts: list[Fact]) -> list[Fact]:
     ] or facts[:1]
 
 
-def _question(rng, fact: Fact, facts: list[Fact]) -> tuple[str, str, dict]:
+def question_on(rng, fact: Fact, facts: list[Fact]) -> tuple[str, str, dict]:
     """A question on a fact, its answer, and what a judge must and must not find in an answer."""
     same = [other for other in facts if other is not fact and other.sort == fact.sort and other.noun == fact.noun]
     choices = list(_QUESTIONS[fact.sort])
@@ -212,7 +215,8 @@ def _question(rng, fact: Fact, facts: list[Fact]) -> tuple[str, str, dict]:
     return say(rng, wording, **slots), say(rng, answer, **slots), judged
 
 
-def _frame(rng, passage: str, question: str) -> str:
+def framed(rng, passage: str, question: str) -> str:
+    """A passage and a question in one request."""
     return say(rng, rng.choice(_FRAMES), passage=passage, question=question)
 
 
@@ -296,4 +300,4 @@ def _sum(rng) -> tuple[str, str, dict, tuple[str, str]]:
         extra = _fact(rng, rng.choice(("colour", "hobby", "place")), third, [name, third], "hat").sentence(rng)
         passage = rng.choice((f"{extra} {passage}", f"{passage} {extra}"))
     judged = {"right": words.amount(total, noun), "wrong": []}
-    return _frame(rng, passage, say(rng, question, **slots)), say(rng, answer, **slots), judged, (name, noun)
+    return framed(rng, passage, say(rng, question, **slots)), say(rng, answer, **slots), judged, (name, noun)

@@ -6,7 +6,7 @@ import re
 import unittest
 from itertools import islice
 
-from corpus import calls, document, lexicon, mixture, passages, shapes, stories
+from corpus import calls, document, lexicon, mixture, passages, reading, shapes, stories
 from judging import mentions
 
 _COUNT = 300
@@ -97,6 +97,55 @@ class PassageTest(unittest.TestCase):
                 self.assertEqual(c, a + b if match[2] == "plus" else a - b)
                 found += 1
         self.assertGreater(found, 50)
+
+
+class ReadingTest(unittest.TestCase):
+    """What is asked can be looked up, and no question is asked twice."""
+
+    def test_questions_of_a_chat_differ(self):
+        for made in made_by(reading.make):
+            asked = [message["content"] for message in made.messages if message["role"] == "user"]
+            self.assertEqual(len(asked), len(set(asked)), made.rendered())
+
+    def test_every_fact_is_kept_apart_from_the_held_out_ones(self):
+        for made in islice(mixture.stream(1, "train", long_share=0.0), 2000):
+            if made.kind == "reading":
+                self.assertFalse(any(document.is_held_out(combo) for combo in (made.combo, *made.also)))
+
+    def test_pieces_are_copies(self):
+        for made in made_by(reading.make_copy):
+            given, pieces = "", []
+            for cue, answer in made.cues:
+                head, _, first = cue.rpartition("\n")
+                given = given or head
+                pieces.append((first + answer).strip(" .\n"))
+            for piece in pieces:
+                self.assertIn(piece, given)
+
+    def test_lists_hold_every_entry_that_is_asked_for(self):
+        found = 0
+        for made in made_by(reading.make_drill):
+            given, _, _ = made.cues[0][0].partition("\n\n")
+            for cue, answer in made.cues:
+                key = cue.rpartition("\n")[2]
+                if made.combo[0] == "drill":
+                    self.assertRegex(given, rf"{key[:-1]}\W+{answer.strip()}\b")
+                    found += 1
+        self.assertGreater(found, 100)
+
+    def test_only_what_follows_a_cue_carries_weight(self):
+        made = reading.make_drill(random.Random(1))
+        heavy = [text for text, weight in made.segments() if weight >= 1.0]
+        self.assertEqual(heavy, [answer for _, answer in made.cues])
+
+    def test_texts_begin_easy_in_training_only(self):
+        def share(split, start):
+            kinds = [made.kind for made in islice(mixture.stream(1, split, start), 200)]
+            return kinds.count("drill") / len(kinds)
+
+        self.assertGreater(share("train", 0), 0.5)
+        self.assertLess(share("train", 1_000_000), 0.15)
+        self.assertLess(share("valid", 0), 0.15)
 
 
 class ToolTest(unittest.TestCase):
