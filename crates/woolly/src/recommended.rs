@@ -44,7 +44,9 @@ mod tests {
     fn the_file_changes_what_it_names_and_nothing_else() {
         assert_eq!(sampling(&Metadata::new()).ok(), Some(SamplingParams::default()));
         let mut metadata = Metadata::new();
-        for (name, value) in [("temp", Value::F32(0.25)), ("penalty_repeat", Value::F32(1.5)), ("top_p", Value::F32(0.5))] {
+        for (name, value) in
+            [("temp", Value::F32(0.25)), ("penalty_repeat", Value::F32(1.5)), ("top_p", Value::F32(0.5))]
+        {
             metadata.insert(&key(name), value);
         }
         for (name, value) in [("top_k", Value::I32(7)), ("penalty_last_n", Value::I32(-1))] {
