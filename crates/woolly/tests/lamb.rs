@@ -3,6 +3,7 @@
 //! `lamb/prompts.json` and `lamb/logits.f32` were written from the file that ships by `training/lamb/logits.py`.
 
 #![cfg(feature = "lamb")]
+#![allow(clippy::print_stdout, reason = "how far each backend is from the reference is of interest")]
 
 use std::fs;
 use std::num::NonZeroUsize;
