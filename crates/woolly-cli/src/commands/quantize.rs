@@ -195,10 +195,10 @@ impl<'a> Request<'a> {
     fn read(words: &'a [String], dry_run: bool, searched: bool) -> Result<Self, Failure> {
         let (path, ty, threads) = match words {
             [path] if searched => (Some(path), None, None),
-            [path, threads] if searched => (Some(path), None, Some(threads)),
-            [_, ty, ..] if searched => {
+            [_, ty, ..] if searched && (words.len() > 2 || ty.parse::<QuantType>().is_ok()) => {
                 return Err(Failure::usage(format!("`{ty}` is a type, but --target-kld searches types"), USAGE));
             }
+            [path, threads] if searched => (Some(path), None, Some(threads)),
             [ty] => (None, Some(ty), None),
             [ty, threads] if dry_run && ty.parse::<QuantType>().is_ok() && threads.parse::<usize>().is_ok() => {
                 (None, Some(ty), Some(threads))

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use woolly_tensor::{Attention, BLOCK_TOKENS, BackendError, Batch, Rope, Sequence};
+use woolly_tensor::{Attention, BLOCK_TOKENS, BackendError, Batch, CacheType, Rope, Sequence};
 
 use super::linear::{at_least, each_item};
 use super::{Cpu, Lane, MANY_ROWS, NormVector, norm_vector};
@@ -148,7 +148,7 @@ fn run(
     };
     tokens.store_all(cpu, &scratch.groups, &mut scratch.written);
 
-    let cut = Cut { kv_heads, group, window: shape.window, many: queries_of_many(cpu.level) };
+    let cut = Cut { kv_heads, group, window: shape.window, many: queries_of_many(cpu.level, layout.storage) };
     list_items(&batch, cut, &mut scratch.items);
     let partial = scratch.items.iter().filter(|item| item.partial.is_some()).count();
     let part_len = 2 + shape.value_length;
@@ -286,13 +286,20 @@ struct Cut {
 }
 
 /// Returns how many vectors of a sequence of many rows the kernel of `level` takes at once.
-fn queries_of_many(level: Level) -> usize {
+fn queries_of_many(level: Level, storage: CacheType) -> usize {
     #[cfg(target_arch = "x86_64")]
-    if level >= Level::Amx {
+    if on_tiles(level, storage) {
         return kernel::amx::QUERIES;
     }
-    let _ = level;
+    let _ = (level, storage);
     QUERIES
+}
+
+/// Whether many rows are attended on tiles, which round weights and values to bfloat16: who stores single precision wants
+/// its precision.
+#[cfg(target_arch = "x86_64")]
+fn on_tiles(level: Level, storage: CacheType) -> bool {
+    level >= Level::Amx && storage != CacheType::F32
 }
 
 /// Lists what is to be attended to what. Sequences of many rows come last row first: late rows have most to read.
@@ -385,7 +392,7 @@ impl Pass<'_> {
             }),
         };
         #[cfg(target_arch = "x86_64")]
-        if self.level >= Level::Amx
+        if on_tiles(self.level, self.layout.storage)
             && sequence.rows.len() > MANY_ROWS
             && let Some(amx) = Amx::new()
         {
