@@ -22,6 +22,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path, nargs="?", default=Path("lamb-run"), help="for everything that is made")
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--decay", type=int, default=DECAY)
+    parser.add_argument("--count", type=int, default=200, help="prompts of each kind in the evaluation")
     arguments = parser.parse_args()
     folder: Path = arguments.directory
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,7 +33,8 @@ def main() -> None:
     for kind in ("Q8_0", "F32"):
         model = folder / f"woolly-lamb-{kind}.gguf"
         _run("export.py", folder / "last.pt", model, "--tokenizer", tokenizer, "--type", kind)
-    _run("evaluate.py", folder / "woolly-lamb-Q8_0.gguf", "--output", folder / "figures.json")
+    model = folder / "woolly-lamb-Q8_0.gguf"
+    _run("evaluate.py", model, "--count", arguments.count, "--output", folder / "figures.json")
 
 
 def _run(script: str, *words: object) -> None:
