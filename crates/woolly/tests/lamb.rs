@@ -66,9 +66,7 @@ fn logits_agree_with_transformers_at_every_instruction_set() {
     let prompts = prompts();
     for level in Level::available() {
         let options = CpuOptions { level: Some(level), threads: Some(2), ..CpuOptions::default() };
-        // Plain Rust takes its time.
-        let count = if level == Level::Scalar { 5 } else { prompts.len() };
-        check(&loader, &Arc::new(Cpu::new(options).expect("an available level")), &prompts[..count]);
+        check(&loader, &Arc::new(Cpu::new(options).expect("an available level")), &prompts);
     }
 }
 
