@@ -175,7 +175,7 @@ def train(arguments: argparse.Namespace) -> None:
     model = Lamb(Shape(vocabulary=tokenizer.get_vocab_size(), layers=arguments.layers)).to(device)
     optimisers = optimizers(model, arguments.matrix_rate, arguments.other_rate)
     base_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
-    progress = {"step": 0, "position": 0, "tokens": 0, "seconds": 0.0}
+    progress = {"step": 0, "position": arguments.first_document, "tokens": 0, "seconds": 0.0}
     checkpoint = arguments.directory / "last.pt"
     if arguments.weights and not checkpoint.exists():
         model.load_state_dict(weights_of(arguments.weights))
@@ -253,6 +253,7 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--weights", type=Path, help="GGUF file whose weights to begin with")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first-document", type=int, default=0, help="the number of the document to begin with")
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--decay", type=int, default=500, help="steps at the end in which the rate falls to zero")
     parser.add_argument("--warmup", type=int, default=60)

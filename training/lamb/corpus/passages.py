@@ -137,18 +137,28 @@ def make(rng) -> Document:
     return Document("passage", ("passage", facts[0].name, facts[0].noun), messages=turns, facts=judged)
 
 
-def make_facts(rng, people: tuple[int, ...] = (2, 2, 2, 3), each: tuple[int, ...] = (1, 1, 2)) -> list[Fact]:
+MIXED = tuple(_SENTENCES)
+_SORTS = (("colour",), ("colour",), ("count",), ("pet",), ("place",), MIXED, MIXED)
+
+
+def make_facts(
+    rng,
+    people: tuple[int, ...] = (2, 2, 2, 3),
+    each: tuple[int, ...] = (1, 1, 2),
+    sorts: tuple[tuple[str, ...], ...] = _SORTS,
+) -> list[Fact]:
     """Facts of one sort about several people (to be told apart) or of several sorts.
 
-    ``people`` are the choices for the number of people, ``each`` those for the number of facts about one of them.
+    ``people`` are the choices for the number of people, ``each`` those for the number of facts about one of them,
+    ``sorts`` those for the sorts that occur.
     """
     names = [name for name, _ in words.people(rng, rng.choice(people))]
     shared = rng.choice(words.OBJECTS)
-    sorts = rng.choice((["colour"], ["colour"], ["count"], ["pet"], ["place"], list(_SENTENCES), list(_SENTENCES)))
+    chosen = rng.choice(sorts)
     facts: dict[tuple[str, str, str], Fact] = {}
     for name in names:
         for _ in range(rng.choice(each)):
-            fact = _fact(rng, rng.choice(sorts), name, names, shared)
+            fact = _fact(rng, rng.choice(chosen), name, names, shared)
             if not any(
                 other.sort == fact.sort
                 and (
@@ -160,7 +170,7 @@ def make_facts(rng, people: tuple[int, ...] = (2, 2, 2, 3), each: tuple[int, ...
             ):
                 facts[fact.sort, fact.name, fact.noun] = fact
     if not facts:
-        return make_facts(rng, people, each)
+        return make_facts(rng, people, each, sorts)
     mixed = list(facts.values())
     rng.shuffle(mixed)
     return _unambiguous(mixed)

@@ -7,11 +7,17 @@ passages of ``passages.py``.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from . import lexicon as words
 from .document import Document, assistant, user
-from .passages import Fact, framed, make_facts, question_on
+from .passages import MIXED, Fact, framed, make_facts, question_on
 
 _ATTEMPTS_PER_QUESTION = 3
+
+# More often than in passages, what is hard to tell apart: colours, numbers and places of several persons.
+_SORTS = (("colour",), ("colour",), ("count",), ("count",), ("place",), ("place",), ("pet",), MIXED, MIXED)
+_INVENTED_NAMES = 0.1
 
 Combos = tuple[tuple[str, ...], ...]
 
@@ -43,8 +49,17 @@ def make_drill(rng, easy: bool = False) -> Document:
 
 def _facts(rng, easy: bool) -> list[Fact]:
     if easy:
-        return make_facts(rng, people=(2, 2, 3), each=(1,))
-    return make_facts(rng, people=(2, 2, 3, 3, 4), each=(1, 1, 2))
+        return _renamed(rng, make_facts(rng, people=(2, 2, 3), each=(1,), sorts=_SORTS))
+    return _renamed(rng, make_facts(rng, people=(2, 2, 3, 3, 4), each=(1, 1, 2), sorts=_SORTS))
+
+
+def _renamed(rng, facts: list[Fact]) -> list[Fact]:
+    """Some persons get a name that nobody has, so that names are read and not remembered."""
+    names = {name: name for fact in facts for name in (fact.name, fact.other) if name}
+    for name in names:
+        if rng.random() < _INVENTED_NAMES:
+            names[name] = words.invented_word(rng).capitalize()
+    return [replace(fact, name=names[fact.name], other=names.get(fact.other, "")) for fact in facts]
 
 
 def _combos(facts: list[Fact]) -> tuple[tuple[str, ...], Combos]:
