@@ -26,12 +26,18 @@ pub struct Candidates {
     /// Whether entry `i` is token `i`, true until something was removed or moved.
     dense: bool,
     chosen: Option<u32>,
+    /// The largest logit of each stretch, and the same again to be reordered.
+    maxima: [Vec<f32>; 2],
 }
+
+/// Logits of which the largest is found first, so that most stretches are never looked at again.
+const STRETCH: usize = 64;
 
 impl Candidates {
     /// Makes an empty set with room for `vocab_size` tokens, so that [`load`](Self::load) does not allocate.
     pub fn with_capacity(vocab_size: usize) -> Self {
-        Self { entries: Vec::with_capacity(vocab_size), ..Self::default() }
+        let maxima = [(); 2].map(|()| Vec::with_capacity(vocab_size.div_ceil(STRETCH)));
+        Self { entries: Vec::with_capacity(vocab_size), maxima, ..Self::default() }
     }
 
     /// Replaces everything by one candidate per logit; token ids are the positions in `logits` (`[vocab_size]`).
@@ -39,18 +45,56 @@ impl Candidates {
     /// # Errors
     /// [`Error::NumericFault`] when a logit is NaN or infinite; the set is empty then.
     pub fn load(&mut self, logits: &[f32]) -> Result<(), Error> {
-        self.entries.clear();
-        self.ordered = 0;
-        self.dense = true;
-        self.chosen = None;
+        self.restart(true);
         // A separate pass, because it vectorises and the common case needs nothing else from it.
         if !logits.iter().fold(true, |finite, x| finite & x.is_finite()) {
-            let found = (0_u32..).zip(logits).find(|(_, x)| !x.is_finite());
-            let (id, value) = found.map_or((0, f32::NAN), |(id, &value)| (id, value));
-            return Err(Error::NumericFault { id, value });
+            return Err(fault(logits));
         }
         self.entries.extend((0_u32..).zip(logits).map(|(id, &logit)| Candidate { id, logit }));
         Ok(())
+    }
+
+    /// Replaces everything by the `count` largest logits in descending order, and after these the tokens `also`, each once.
+    ///
+    /// The same as [`load`](Self::load), [`order`](Self::order) and [`truncate`](Self::truncate) together, without a
+    /// candidate for every logit. `also` holds no token twice; ids beyond the vocabulary are left out.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_largest(&mut self, logits: &[f32], count: usize, also: &[u32]) -> Result<(), Error> {
+        self.restart(false);
+        let [maxima, scratch] = &mut self.maxima;
+        maxima.clear();
+        if !stretch_maxima(logits, maxima) {
+            return Err(fault(logits));
+        }
+        // As many stretches reach the least of the largest maxima as tokens are wanted, so no less is among these tokens.
+        let mut least = f32::NEG_INFINITY;
+        if (1..maxima.len()).contains(&count) {
+            scratch.clear();
+            scratch.extend_from_slice(maxima);
+            least = *scratch.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a)).1;
+        }
+        for ((first, stretch), &largest) in (0_u32..).step_by(STRETCH).zip(logits.chunks(STRETCH)).zip(&*maxima) {
+            if largest >= least {
+                let found = (first..).zip(stretch).filter(|&(_, &logit)| logit >= least);
+                self.entries.extend(found.map(|(id, &logit)| Candidate { id, logit }));
+            }
+        }
+        self.order(count);
+        self.truncate(count);
+        let last = self.entries.last().copied();
+        let known = |new: &Candidate| last.is_some_and(|last| descending(new, &last) != Ordering::Greater);
+        let wanted = also.iter().filter_map(|&id| Some(Candidate { id, logit: *logits.get(id as usize)? }));
+        self.entries.extend(wanted.filter(|new| !known(new)));
+        Ok(())
+    }
+
+    fn restart(&mut self, dense: bool) {
+        self.entries.clear();
+        self.ordered = 0;
+        self.dense = dense;
+        self.chosen = None;
     }
 
     /// Returns the remaining candidates; only the first [`ordered`](Self::ordered) stand in descending order.
@@ -140,6 +184,35 @@ impl Candidates {
     }
 }
 
+/// Adds the largest of every [`STRETCH`] logits to `maxima`; returns whether all are finite.
+fn stretch_maxima(logits: &[f32], maxima: &mut Vec<f32>) -> bool {
+    const LANES: usize = 4;
+    let (stretches, rest) = logits.as_chunks::<STRETCH>();
+    // Plain comparisons in lanes become vector instructions; products with 0 are NaN for what is not finite.
+    let mut faults = [0.0_f32; LANES];
+    for stretch in stretches {
+        let mut best = [f32::NEG_INFINITY; LANES];
+        for four in stretch.as_chunks::<LANES>().0 {
+            for lane in 0..LANES {
+                best[lane] = if four[lane] > best[lane] { four[lane] } else { best[lane] };
+                faults[lane] += four[lane] * 0.0;
+            }
+        }
+        maxima.push(best.into_iter().fold(f32::NEG_INFINITY, f32::max));
+    }
+    if !rest.is_empty() {
+        maxima.push(rest.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+    }
+    faults.iter().all(|fault| *fault == 0.0) && rest.iter().all(|x| x.is_finite())
+}
+
+/// The first logit that is not finite.
+fn fault(logits: &[f32]) -> Error {
+    let found = (0_u32..).zip(logits).find(|(_, x)| !x.is_finite());
+    let (id, value) = found.map_or((0, f32::NAN), |(id, &value)| (id, value));
+    Error::NumericFault { id, value }
+}
+
 fn descending(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
@@ -180,7 +253,37 @@ mod tests {
                 Err(Error::NumericFault { id: 1, value }) => assert_eq!(value.to_bits(), bad.to_bits()),
                 other => panic!("{bad} gave {other:?}"),
             }
+            let logits = |at: usize| (0..200).map(|i| if i == at { bad } else { 0.5 }).collect::<Vec<_>>();
+            for at in [0, 130, 199] {
+                let found = candidates.load_largest(&logits(at), 3, &[]);
+                assert!(matches!(found, Err(Error::NumericFault { id, .. }) if id as usize == at), "{bad} at {at}");
+            }
             assert!(candidates.as_slice().is_empty());
+        }
+    }
+
+    #[test]
+    fn loading_the_largest_is_loading_all_and_cutting() {
+        // A few values only, so that ties stand at every cut.
+        let mut rng = crate::Rng::new(4);
+        for length in [0, 1, 63, 64, 65, 1000, 1009] {
+            let logits: Vec<f32> = (0..length).map(|_| (rng.unit() * 40.0).floor() as f32 - 30.0).collect();
+            for count in [0, 1, 2, 7, 16, 40, 999, 5000] {
+                let mut expected = loaded(&logits);
+                expected.order(count);
+                expected.truncate(count);
+                let mut found = Candidates::default();
+                found.load_largest(&logits, count, &[]).expect("finite");
+                assert_eq!(found.as_slice(), expected.as_slice(), "{count} of {length}");
+                assert_eq!(found.ordered(), expected.ordered(), "{count} of {length}");
+                let also = [0, 5, 64, 2000];
+                found.load_largest(&logits, count, &also).expect("finite");
+                let (front, rest) = found.as_slice().split_at(expected.as_slice().len());
+                assert_eq!(front, expected.as_slice(), "{count} of {length}");
+                let missing: Vec<u32> =
+                    also.into_iter().filter(|&id| (id as usize) < length && !ids(&expected).contains(&id)).collect();
+                assert_eq!(rest.iter().map(|c| c.id).collect::<Vec<_>>(), missing, "{count} of {length}");
+            }
         }
     }
 

@@ -14,6 +14,11 @@ pub trait Sampler: Send {
 
     /// Learns that `id` now is part of the sequence: each prompt token, then each generated one; must not allocate.
     fn accept(&mut self, _id: u32) {}
+
+    /// Returns the tokens, each once, whose logits [`apply`](Self::apply) changes one by one before all others are cut off.
+    fn touched(&self) -> &[u32] {
+        &[]
+    }
 }
 
 /// What samplers are built from.
@@ -47,7 +52,12 @@ pub struct SamplerChain {
     seed: u64,
     /// Whether the choice is the likeliest token whatever else is in the chain, so that one look at the logits suffices.
     likeliest: bool,
+    /// The number of tokens that are left by the first sampler that looks at more than [`Sampler::touched`], if it cuts.
+    largest: Option<usize>,
 }
+
+/// More changed logits than this make a candidate for every token the shorter way.
+const MANY_TOUCHED: usize = 256;
 
 /// Samplers that never remove the likeliest token nor make another one likelier.
 const KEEP_THE_LIKELIEST: [&str; 4] = ["top_k", "top_p", "min_p", "greedy"];
@@ -65,7 +75,9 @@ impl SamplerChain {
         let samplers: Vec<(&'static str, Box<dyn Sampler>)> = built.collect();
         let likeliest = samplers.iter().all(|(name, _)| KEEP_THE_LIKELIEST.contains(name))
             && samplers.last().is_some_and(|(name, _)| *name == "greedy");
-        Ok(Self { samplers, seed, likeliest })
+        let first = samplers.iter().map(|(name, _)| *name).find(|name| *name != "penalties");
+        let largest = (first == Some("top_k")).then_some(params.top_k);
+        Ok(Self { samplers, seed, likeliest, largest })
     }
 
     /// Returns the seed in use, so that a run with a random one can be repeated.
@@ -83,12 +95,19 @@ impl SamplerChain {
         if self.likeliest {
             return greedy::likeliest(logits);
         }
-        self.sample_from(logits, candidates)
+        let touched = self.samplers.first().map_or(&[][..], |(_, sampler)| sampler.touched());
+        match self.largest {
+            // What is cut to after the changes was, before them, among so many more or is one of the changed.
+            Some(count) if touched.len() <= MANY_TOUCHED => {
+                candidates.load_largest(logits, count + touched.len(), touched)?;
+            }
+            _ => candidates.load(logits)?,
+        }
+        self.choose(candidates)
     }
 
-    /// The general way: every sampler sees all candidates.
-    fn sample_from(&mut self, logits: &[f32], candidates: &mut Candidates) -> Result<u32, Error> {
-        candidates.load(logits)?;
+    /// Applies every sampler in turn.
+    fn choose(&mut self, candidates: &mut Candidates) -> Result<u32, Error> {
         for (_, sampler) in &mut self.samplers {
             sampler.apply(candidates);
         }
@@ -227,8 +246,40 @@ mod tests {
                 2 => logits.fill(f32::MIN),
                 _ => {}
             }
-            let (short, general) = (chain.sample(&logits, &mut buffer), chain.sample_from(&logits, &mut buffer));
+            let (short, general) = (chain.sample(&logits, &mut buffer), sample_all(&mut chain, &logits));
             assert_eq!(format!("{short:?}"), format!("{general:?}"), "{logits:?}");
+        }
+    }
+
+    /// The general way: every sampler sees a candidate for every token.
+    fn sample_all(chain: &mut SamplerChain, logits: &[f32]) -> Result<u32, Error> {
+        let mut candidates = Candidates::default();
+        candidates.load(logits)?;
+        chain.choose(&mut candidates)
+    }
+
+    #[test]
+    fn the_short_way_of_top_k_draws_what_the_general_one_draws() {
+        // Penalties that push tokens down and ones that pull them up; a window that is short, and one beyond the limit.
+        for (repeat_penalty, presence_penalty) in [(1.0, 0.0), (1.3, 0.0), (0.5, -9.0), (1.0, 3.0)] {
+            for repeat_last_n in [8, 64, 600] {
+                let params = SamplingParams { repeat_penalty, presence_penalty, repeat_last_n, ..everything(1.0) };
+                let params = SamplingParams { top_k: 5, top_p: 1.0, min_p: 0.0, ..params };
+                let [mut short, mut general] =
+                    [(); 2].map(|()| SamplerChain::new(&params, VOCAB, 1000).expect("valid"));
+                assert_eq!(short.largest, Some(5));
+                let (mut rng, mut buffer) = (Rng::new(9), Candidates::with_capacity(VOCAB));
+                for round in 0..700 {
+                    let logits: Vec<f32> = (0..VOCAB).map(|_| (rng.unit() * 30.0).floor() as f32 - 15.0).collect();
+                    let drawn = short.sample(&logits, &mut buffer).expect("chosen");
+                    assert_eq!(drawn, sample_all(&mut general, &logits).expect("chosen"), "{params:?} round {round}");
+                    // A token of every kind comes into the window.
+                    for id in [drawn, (rng.unit() * VOCAB as f64) as u32] {
+                        short.accept(id);
+                        general.accept(id);
+                    }
+                }
+            }
         }
     }
 

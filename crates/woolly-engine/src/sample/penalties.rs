@@ -59,6 +59,10 @@ impl Sampler for Penalties {
             self.present.push(id);
         }
     }
+
+    fn touched(&self) -> &[u32] {
+        &self.present
+    }
 }
 
 impl Penalties {
