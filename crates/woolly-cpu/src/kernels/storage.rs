@@ -1,6 +1,7 @@
 //! How the cache stores keys and values: rounded when a token is written, widened when a vector is loaded.
 //!
-//! Keys of a block lie `[key_length][32]`, values `[32][value row]`; see [`Layout`]. Scales of whole tokens are not applied
+//! Keys of a block lie `[key_length][32]`, values `[32][value row]`; see [`Layout`]. Eight-bit ones lie in fours, as products
+//! of bytes take them: keys `[key_length / 4][32][4]`, values `[32 / 4][columns][4]`. Scales of whole tokens are not applied
 //! on loading: they are factors of scores and weights, which are fewer.
 
 use woolly_quant::half::{f16_to_f32, f32_to_f16};
@@ -14,13 +15,23 @@ const BLOCK4: usize = 18;
 
 /// A storage type, as kernels see it.
 pub(crate) trait Storage: 'static {
+    /// Bytes of an element of a key.
+    const KEY_WIDTH: usize;
     /// Whether there is a scale for each token's key.
     const KEY_SCALES: bool = false;
     /// Whether there is a scale for each token's value.
     const VALUE_SCALES: bool = false;
+    /// Whether the keys are bytes in fours.
+    const KEY_BYTES: bool = Self::KEY_SCALES;
+    /// Whether the values are bytes in fours.
+    const VALUE_BYTES: bool = Self::VALUE_SCALES;
 
-    /// Returns the bytes of the keys of a block up to `element`.
-    fn key_bytes(element: usize) -> usize;
+    /// Returns the bytes of the keys of a block, `length` elements each.
+    #[inline(always)]
+    fn key_bytes(length: usize) -> usize {
+        let length = if Self::KEY_BYTES { length.next_multiple_of(4) } else { length };
+        Self::KEY_WIDTH * BLOCK_TOKENS * length
+    }
 
     /// Loads element `element` of the keys of as many tokens as a vector has, from `token` on.
     ///
@@ -28,11 +39,11 @@ pub(crate) trait Storage: 'static {
     /// `keys` heads the keys of a block with more than `element` elements; the tokens lie in the block.
     unsafe fn key<S: TileSimd>(s: S, keys: *const u8, element: usize, token: usize) -> S::F;
 
-    /// Loads a vector of elements of one value, from `column` on, a multiple of the vector's elements.
+    /// Loads a vector of elements of the value of `token`, from `column` on, a multiple of the vector's elements.
     ///
     /// # Safety
-    /// `row` heads a value row that reaches as far.
-    unsafe fn value<S: TileSimd>(s: S, row: *const u8, column: usize) -> S::F;
+    /// `values` heads the values of a block whose rows take `row` bytes each and reach as far; the token lies in the block.
+    unsafe fn value<S: TileSimd>(s: S, values: *const u8, row: usize, token: usize, column: usize) -> S::F;
 }
 
 /// Single precision.
@@ -45,10 +56,7 @@ pub(crate) struct Q8;
 pub(crate) struct Q8Q4;
 
 impl Storage for F32 {
-    #[inline(always)]
-    fn key_bytes(element: usize) -> usize {
-        4 * BLOCK_TOKENS * element
-    }
+    const KEY_WIDTH: usize = 4;
 
     #[inline(always)]
     unsafe fn key<S: TileSimd>(s: S, keys: *const u8, element: usize, token: usize) -> S::F {
@@ -57,17 +65,14 @@ impl Storage for F32 {
     }
 
     #[inline(always)]
-    unsafe fn value<S: TileSimd>(s: S, row: *const u8, column: usize) -> S::F {
+    unsafe fn value<S: TileSimd>(s: S, values: *const u8, row: usize, token: usize, column: usize) -> S::F {
         // SAFETY: passed on from the caller.
-        unsafe { s.load_at(row.cast::<f32>().add(column)) }
+        unsafe { s.load_at(values.add(token * row).cast::<f32>().add(column)) }
     }
 }
 
 impl Storage for F16 {
-    #[inline(always)]
-    fn key_bytes(element: usize) -> usize {
-        2 * BLOCK_TOKENS * element
-    }
+    const KEY_WIDTH: usize = 2;
 
     #[inline(always)]
     unsafe fn key<S: TileSimd>(s: S, keys: *const u8, element: usize, token: usize) -> S::F {
@@ -76,41 +81,33 @@ impl Storage for F16 {
     }
 
     #[inline(always)]
-    unsafe fn value<S: TileSimd>(s: S, row: *const u8, column: usize) -> S::F {
+    unsafe fn value<S: TileSimd>(s: S, values: *const u8, row: usize, token: usize, column: usize) -> S::F {
         // SAFETY: passed on from the caller.
-        unsafe { s.load_half_at(row.cast::<u16>().add(column)) }
+        unsafe { s.load_half_at(values.add(token * row).cast::<u16>().add(column)) }
     }
 }
 
 impl Storage for Q8 {
+    const KEY_WIDTH: usize = 1;
     const KEY_SCALES: bool = true;
     const VALUE_SCALES: bool = true;
 
     #[inline(always)]
-    fn key_bytes(element: usize) -> usize {
-        BLOCK_TOKENS * element
-    }
-
-    #[inline(always)]
     unsafe fn key<S: TileSimd>(s: S, keys: *const u8, element: usize, token: usize) -> S::F {
         // SAFETY: passed on from the caller.
-        unsafe { s.load_bytes_at(keys.cast::<i8>().add(element * BLOCK_TOKENS + token)) }
+        unsafe { s.load_quarter_at(keys.cast::<i32>().add(element / 4 * BLOCK_TOKENS + token), element % 4) }
     }
 
     #[inline(always)]
-    unsafe fn value<S: TileSimd>(s: S, row: *const u8, column: usize) -> S::F {
+    unsafe fn value<S: TileSimd>(s: S, values: *const u8, row: usize, token: usize, column: usize) -> S::F {
         // SAFETY: passed on from the caller.
-        unsafe { s.load_bytes_at(row.cast::<i8>().add(column)) }
+        unsafe { s.load_quarter_at(values.cast::<i32>().add(token / 4 * row + column), token % 4) }
     }
 }
 
 impl Storage for Q8Q4 {
+    const KEY_WIDTH: usize = 1;
     const KEY_SCALES: bool = true;
-
-    #[inline(always)]
-    fn key_bytes(element: usize) -> usize {
-        BLOCK_TOKENS * element
-    }
 
     #[inline(always)]
     unsafe fn key<S: TileSimd>(s: S, keys: *const u8, element: usize, token: usize) -> S::F {
@@ -119,10 +116,10 @@ impl Storage for Q8Q4 {
     }
 
     #[inline(always)]
-    unsafe fn value<S: TileSimd>(s: S, row: *const u8, column: usize) -> S::F {
-        // SAFETY: the caller's row reaches to the end of the block of 32 that holds `column`.
+    unsafe fn value<S: TileSimd>(s: S, values: *const u8, row: usize, token: usize, column: usize) -> S::F {
+        // SAFETY: the caller's rows reach to the end of the block of 32 that holds `column`.
         unsafe {
-            let block = row.add(column / 32 * BLOCK4);
+            let block = values.add(token * row + column / 32 * BLOCK4);
             let scale = s.splat_half(block.cast::<u16>().read_unaligned());
             let q = s.load_nibbles_at(block.add(2 + column % 16), column % 32 >= 16);
             s.mul(s.sub(q, s.splat(8.0)), scale)
@@ -143,7 +140,9 @@ pub(crate) struct Sizes {
 
 /// Returns how much room heads of these lengths take; `None` on overflow or for a type unknown here.
 pub(crate) fn sizes(storage: CacheType, key_length: usize, value_length: usize) -> Option<Sizes> {
-    let keys = key_length.checked_mul(BLOCK_TOKENS)?;
+    let fours = matches!(storage, CacheType::Q8 | CacheType::Q8Q4);
+    let elements = if fours { key_length.checked_next_multiple_of(4)? } else { key_length };
+    let keys = elements.checked_mul(BLOCK_TOKENS)?;
     // A half-precision number for each token.
     let scales = 2 * BLOCK_TOKENS;
     let (columns, wide) = (value_length.checked_next_multiple_of(16)?, value_length.checked_next_multiple_of(32)?);
@@ -162,27 +161,33 @@ pub(crate) fn sizes(storage: CacheType, key_length: usize, value_length: usize) 
 /// Writes one token's key and value into its slot of one head's part of a block.
 pub(crate) fn store(layout: &Layout, head: &mut [u8], slot: usize, key: &[f32], value: &[f32]) {
     let (keys, values) = head.split_at_mut(layout.values);
-    let row = &mut values[slot * layout.value_row..(slot + 1) * layout.value_row];
+    let (row, columns) = (slot * layout.value_row..(slot + 1) * layout.value_row, layout.columns);
     match layout.storage {
         CacheType::F32 => {
             store_key(keys, slot, key.iter().map(|x| x.to_ne_bytes()));
-            row.as_chunks_mut().0.iter_mut().zip(value).for_each(|(to, x)| *to = x.to_ne_bytes());
+            let row = values[row].as_chunks_mut().0;
+            row.iter_mut().zip(value).for_each(|(to, x)| *to = x.to_ne_bytes());
         }
         CacheType::Q8 | CacheType::Q8Q4 => {
             let scale = scale(key, 127.0);
-            store_key(keys, slot, key.iter().map(|x| [quantise(*x, scale, 127.0) as u8]));
+            for (to, x) in keys.chunks_exact_mut(4 * BLOCK_TOKENS).zip(key.chunks(4)) {
+                to[4 * slot..4 * slot + 4]
+                    .copy_from_slice(&four(|i| x.get(i).map_or(0, |x| quantise(*x, scale, 127.0))));
+            }
             put_half(&mut keys[layout.key_scales..], slot, scale);
             if layout.storage == CacheType::Q8 {
                 let scale = self::scale(value, 127.0);
-                row.iter_mut().zip(value).for_each(|(to, x)| *to = quantise(*x, scale, 127.0) as u8);
+                let fours = values[slot / 4 * 4 * columns..].as_chunks_mut::<4>().0;
+                fours.iter_mut().zip(value).for_each(|(to, x)| to[slot % 4] = quantise(*x, scale, 127.0) as u8);
                 put_half(&mut values[layout.value_scales - layout.values..], slot, scale);
             } else {
-                row.chunks_exact_mut(BLOCK4).zip(value.chunks(32)).for_each(|(to, x)| store_nibbles(to, x));
+                values[row].chunks_exact_mut(BLOCK4).zip(value.chunks(32)).for_each(|(to, x)| store_nibbles(to, x));
             }
         }
         _ => {
             store_key(keys, slot, key.iter().map(|x| f32_to_f16(*x).to_ne_bytes()));
-            row.as_chunks_mut().0.iter_mut().zip(value).for_each(|(to, x)| *to = f32_to_f16(*x).to_ne_bytes());
+            let row = values[row].as_chunks_mut().0;
+            row.iter_mut().zip(value).for_each(|(to, x)| *to = f32_to_f16(*x).to_ne_bytes());
         }
     }
 }
@@ -190,6 +195,11 @@ pub(crate) fn store(layout: &Layout, head: &mut [u8], slot: usize, key: &[f32], 
 fn store_key<const WIDTH: usize>(keys: &mut [u8], slot: usize, key: impl Iterator<Item = [u8; WIDTH]>) {
     let elements = keys.as_chunks_mut::<WIDTH>().0.iter_mut().skip(slot).step_by(BLOCK_TOKENS);
     elements.zip(key).for_each(|(to, from)| *to = from);
+}
+
+/// Returns the bytes of four numbers.
+fn four(at: impl Fn(usize) -> i8) -> [u8; 4] {
+    std::array::from_fn(|i| at(i) as u8)
 }
 
 fn put_half(to: &mut [u8], index: usize, x: f32) {
@@ -222,7 +232,7 @@ fn store_nibbles(to: &mut [u8], values: &[f32]) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use woolly_tensor::CacheSpec;
 
     use super::*;
@@ -254,11 +264,11 @@ mod tests {
                 s.store(&mut lanes, unsafe { T::key(s, self.part.as_ptr(), element, token) });
                 key.push(lanes[self.slot - token] * key_scale);
             }
-            let row = &self.part[values + self.slot * value_row..][..value_row];
+            let rows = &self.part[values..][..BLOCK_TOKENS * value_row];
             let mut value = Vec::new();
             for column in (0..columns).step_by(S::LANES) {
                 // SAFETY: the vector lies in the row.
-                s.store(&mut lanes, unsafe { T::value(s, row.as_ptr(), column) });
+                s.store(&mut lanes, unsafe { T::value(s, rows.as_ptr(), value_row, self.slot, column) });
                 value.extend(lanes[..S::LANES].iter().map(|x| x * value_scale));
             }
             let _ = self.storage;
@@ -266,7 +276,8 @@ mod tests {
         }
     }
 
-    fn read(level: crate::isa::Level, layout: &Layout, part: &[u8], slot: usize) -> [Vec<f32>; 2] {
+    /// Returns the key and the value in a slot of a head's part of a block, as the vectors of `level` see them.
+    pub(crate) fn read(level: crate::isa::Level, layout: &Layout, part: &[u8], slot: usize) -> [Vec<f32>; 2] {
         match layout.storage {
             CacheType::F32 => dispatch(level, Read { layout, part, slot, storage: F32 }),
             CacheType::Q8 => dispatch(level, Read { layout, part, slot, storage: Q8 }),

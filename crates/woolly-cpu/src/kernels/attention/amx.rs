@@ -270,9 +270,9 @@ impl<'a, T: Storage> Work<'a, T> {
             if token >= count || column >= layout.columns {
                 return _mm512_setzero_ps();
             }
-            let row = &part[layout.values + token * layout.value_row..][..layout.value_row];
-            // SAFETY: the vector lies in the row.
-            let value = unsafe { T::value(s, row.as_ptr(), column) };
+            let rows = &part[layout.values..][..BLOCK_TOKENS * layout.value_row];
+            // SAFETY: the vector lies in the row of the token.
+            let value = unsafe { T::value(s, rows.as_ptr(), layout.value_row, token, column) };
             if T::VALUE_SCALES {
                 let scale = &part[layout.value_scales + 2 * token..][..2];
                 return _mm512_mul_ps(value, s.splat_half(u16::from_ne_bytes([scale[0], scale[1]])));

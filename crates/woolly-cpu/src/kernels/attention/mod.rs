@@ -2,11 +2,15 @@
 //!
 //! Works through chunks of 128 positions: scores of a tile of queries (keys in the lanes), their softmax relative to the
 //! running maximum (Milakov and Gimelshein, 2018), the weighted sum of values (elements in the lanes). The result is a
-//! [`State`] that can be merged with those of other ranges. Everything is `f32`, whatever the cache stores. Exponentials
-//! are powers of two: the factor log₂ e is in the queries. [`amx`] does the same for many query vectors on tiles.
+//! [`State`] that can be merged with those of other ranges. Everything is `f32`, whatever the cache stores, except that
+//! keys and values of bytes are multiplied as such where that is faster ([`bytes`]). Exponentials are powers of two: the
+//! factor log₂ e is in the queries. [`amx`] does the same for many query vectors on tiles.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod amx;
+mod bytes;
+#[cfg(test)]
+mod tests;
 
 use std::f32::consts::LOG2_E;
 use std::ops::Range;
@@ -78,6 +82,8 @@ pub(crate) struct State {
     scores: Vec<f32>,
     /// Scratch: the queries, tile after tile, each `[key_length][queries of the tile]`.
     queries: Vec<f32>,
+    /// Scratch of products of bytes.
+    bytes: bytes::Scratch,
 }
 
 impl State {
@@ -173,7 +179,11 @@ impl<T: Storage> TileKernel for Attend<'_, T> {
 
     #[inline(always)]
     fn run<S: TileSimd>(mut self, s: S) {
-        self.interleave::<S>();
+        if bytes::multiplies::<S>(T::KEY_BYTES) {
+            self.quantise_queries(s);
+        } else {
+            self.interleave::<S>();
+        }
         let Range { start, end } = self.span.positions;
         for base in (start / CHUNK * CHUNK..end).step_by(CHUNK) {
             let chunk = base.max(start)..(base + CHUNK).min(end);
@@ -204,14 +214,20 @@ fn tile_rows<S: TileSimd>(left: usize) -> usize {
 }
 
 impl<T: Storage> Attend<'_, T> {
+    /// What products of queries and keys are multiplied by.
+    #[inline(always)]
+    fn factor(&self) -> f32 {
+        match self.span.softcap {
+            Some(cap) => self.span.scale / cap,
+            None => self.span.scale * LOG2_E,
+        }
+    }
+
     /// Brings the queries of each tile side by side, so that the innermost loop reads one stream, and scales them.
     #[inline(always)]
     fn interleave<S: TileSimd>(&mut self) {
         let (length, n) = (self.span.layout.key_length, self.span.visible.len());
-        let factor = match self.span.softcap {
-            Some(cap) => self.span.scale / cap,
-            None => self.span.scale * LOG2_E,
-        };
+        let factor = self.factor();
         self.state.queries.resize(n * length, 0.0);
         let mut first = 0;
         while first < n {
@@ -248,12 +264,29 @@ impl<T: Storage> Attend<'_, T> {
             return N;
         }
         for block in start / BLOCK_TOKENS..end.div_ceil(BLOCK_TOKENS) {
-            self.scores::<S, N>(s, first, block, block * BLOCK_TOKENS - base);
+            let at = block * BLOCK_TOKENS - base;
+            if bytes::multiplies::<S>(T::KEY_BYTES) {
+                self.scores_of_bytes::<S, N>(s, first, block, at);
+            } else {
+                self.scores::<S, N>(s, first, block, at);
+            }
         }
         for query in first..first + N {
             self.weigh(s, query, base, start..end, chunk);
         }
         let vectors = self.span.layout.columns / S::LANES;
+        if bytes::multiplies::<S>(T::VALUE_BYTES) {
+            for vector in 0..vectors {
+                self.values_of_bytes::<S, N>(
+                    s,
+                    first,
+                    vector * S::LANES,
+                    start - base..end - base,
+                    base / BLOCK_TOKENS,
+                );
+            }
+            return N;
+        }
         for vector in (0..vectors - vectors % 2).step_by(2) {
             self.values::<S, N, 2>(s, first, vector * S::LANES, base, start..end);
         }
@@ -277,7 +310,7 @@ impl<T: Storage> Attend<'_, T> {
             for element in 0..length {
                 // SAFETY: `element` stays below `length` in keys of `length` rows of 32 and in `N` queries.
                 unsafe {
-                    if T::key_bytes(1) > LINE {
+                    if T::KEY_WIDTH * BLOCK_TOKENS > LINE {
                         ahead.fetch::<S, 2>(s)
                     } else {
                         ahead.fetch::<S, 1>(s)
@@ -317,6 +350,7 @@ impl<T: Storage> Attend<'_, T> {
         let maximum = largest(s, row).max(before);
         if maximum == f32::NEG_INFINITY {
             row.fill(0.0);
+            self.state.bytes.hide(query);
             return;
         }
         let sum = exponentials(s, row, maximum);
@@ -338,6 +372,9 @@ impl<T: Storage> Attend<'_, T> {
             }
             // What lies beyond the last position may be anything, even infinite.
             row[last - from..].fill(0.0);
+        }
+        if bytes::multiplies::<S>(T::VALUE_BYTES) {
+            self.state.bytes.keep_weights(s, query, from, row);
         }
     }
 
@@ -369,20 +406,18 @@ impl<T: Storage> Attend<'_, T> {
         while position < positions.end {
             let (block, slot) = (position / BLOCK_TOKENS, position % BLOCK_TOKENS);
             let count = (BLOCK_TOKENS - slot).min(positions.end - position);
-            let rows =
-                &self.span.of_block(block)[layout.values + slot * layout.value_row..][..count * layout.value_row];
+            let rows = &self.span.of_block(block)[layout.values..][..BLOCK_TOKENS * layout.value_row];
             for token in 0..count {
-                // SAFETY: `token` stays below `count` rows of values and of weights, `column` inside a row.
+                // SAFETY: `slot + token` stays in the block, `token` below `count` weights, `column` inside a row.
                 unsafe {
-                    let row = rows.as_ptr().add(token * layout.value_row);
-                    if T::key_bytes(1) > LINE {
+                    if T::KEY_WIDTH * BLOCK_TOKENS > LINE {
                         ahead.fetch::<S, 2>(s)
                     } else {
                         ahead.fetch::<S, 1>(s)
                     };
                     let mut v = [s.splat(0.0); V];
                     for (i, v) in v.iter_mut().enumerate() {
-                        *v = T::value(s, row, column + i * S::LANES);
+                        *v = T::value(s, rows.as_ptr(), layout.value_row, slot + token, column + i * S::LANES);
                     }
                     let weight = weights.as_ptr().add(position - base + token);
                     for (n, sum) in sums.iter_mut().enumerate() {

@@ -63,8 +63,12 @@ impl TileSimd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn load_bytes_at(self, p: *const i8) -> __m256 {
-        unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+    unsafe fn load_quarter_at(self, p: *const i32, quarter: usize) -> __m256 {
+        unsafe {
+            let up = _mm_cvtsi32_si128(24 - 8 * quarter as i32);
+            let top = _mm256_sll_epi32(_mm256_loadu_si256(p.cast()), up);
+            _mm256_cvtepi32_ps(_mm256_srai_epi32::<24>(top))
+        }
     }
 
     #[inline(always)]

@@ -63,8 +63,20 @@ impl TileSimd for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn load_bytes_at(self, p: *const i8) -> __m512 {
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+    unsafe fn load_quarter_at(self, p: *const i32, quarter: usize) -> __m512 {
+        unsafe {
+            let up = _mm_cvtsi32_si128(24 - 8 * quarter as i32);
+            let top = _mm512_sll_epi32(_mm512_loadu_si512(p.cast()), up);
+            _mm512_cvtepi32_ps(_mm512_srai_epi32::<24>(top))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_split_at(self, a: __m512i, high: *mut u8, low: *mut u8) {
+        unsafe {
+            _mm_storeu_si128(low.cast(), _mm512_cvtepi32_epi8(a));
+            _mm_storeu_si128(high.cast(), _mm512_cvtepi32_epi8(_mm512_srli_epi32::<8>(a)));
+        }
     }
 
     #[inline(always)]

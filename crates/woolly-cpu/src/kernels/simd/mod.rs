@@ -50,11 +50,11 @@ pub(crate) trait TileSimd: Simd {
     unsafe fn load_half_at(self, p: *const u16) -> Self::F;
     /// Widens a half-precision number and repeats it in every element.
     fn splat_half(self, bits: u16) -> Self::F;
-    /// Loads signed bytes and converts them.
+    /// Loads fours of signed bytes and converts byte `quarter` of each.
     ///
     /// # Safety
-    /// `p` must be valid for reading as many bytes as a vector has elements.
-    unsafe fn load_bytes_at(self, p: *const i8) -> Self::F;
+    /// `p` must be valid for reading a vector of fours.
+    unsafe fn load_quarter_at(self, p: *const i32, quarter: usize) -> Self::F;
     /// Loads the low or the high four bits of bytes, 0 to 15, and converts them.
     ///
     /// # Safety
@@ -69,6 +69,23 @@ pub(crate) trait TileSimd: Simd {
     /// # Safety
     /// `p` must be valid for writing a vector.
     unsafe fn store_int_at(self, a: Self::I, p: *mut i32);
+
+    /// Stores the low byte of each element's low half at `low`, and its high byte at `high`.
+    ///
+    /// # Safety
+    /// Both must be valid for writing as many bytes as a vector has elements.
+    #[inline(always)]
+    unsafe fn store_split_at(self, a: Self::I, high: *mut u8, low: *mut u8) {
+        let mut elements = [0_i32; MAX_LANES];
+        // SAFETY: the array holds a vector; the caller vouches for as many bytes on both sides.
+        unsafe {
+            self.store_int_at(a, elements.as_mut_ptr());
+            for (i, element) in elements[..Self::LANES].iter().enumerate() {
+                let [first, second, ..] = element.to_le_bytes();
+                (*low.add(i), *high.add(i)) = (first, second);
+            }
+        }
+    }
 
     /// Asks for the cache line at `p`, which may be any address.
     fn prefetch_at(self, p: *const u8);

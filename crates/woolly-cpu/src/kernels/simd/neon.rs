@@ -71,8 +71,12 @@ impl<const DOT: bool> TileSimd for Neon<DOT> {
     }
 
     #[inline(always)]
-    unsafe fn load_bytes_at(self, p: *const i8) -> Self::F {
-        unsafe { widen_i8(vld1_s8(p)) }
+    unsafe fn load_quarter_at(self, p: *const i32, quarter: usize) -> Self::F {
+        unsafe {
+            let up = vdupq_n_s32(24 - 8 * quarter as i32);
+            let top = [vshlq_s32(vld1q_s32(p), up), vshlq_s32(vld1q_s32(p.add(4)), up)];
+            top.map(|top| vcvtq_f32_s32(vshrq_n_s32::<24>(top)))
+        }
     }
 
     #[inline(always)]

@@ -66,9 +66,9 @@ impl TileSimd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn load_bytes_at(self, p: *const i8) -> Self::F {
-        // SAFETY: the caller vouches for as many bytes at `p`.
-        unsafe { p.cast::<[i8; LANES]>().read_unaligned() }.map(f32::from)
+    unsafe fn load_quarter_at(self, p: *const i32, quarter: usize) -> Self::F {
+        // SAFETY: the caller vouches for as many fours at `p`.
+        unsafe { p.cast::<[[i8; 4]; LANES]>().read_unaligned() }.map(|four| f32::from(four[quarter]))
     }
 
     #[inline(always)]
