@@ -264,20 +264,22 @@ mod tests {
 
     #[test]
     fn loading_the_largest_is_loading_all_and_cutting() {
-        // A few values only, so that ties stand at every cut.
         let mut rng = crate::Rng::new(4);
         for length in [0, 1, 63, 64, 65, 1000, 1009] {
-            let logits: Vec<f32> = (0..length).map(|_| (rng.unit() * 40.0).floor() as f32 - 30.0).collect();
-            for count in [0, 1, 2, 7, 16, 40, 999, 5000] {
-                let mut expected = loaded(&logits);
+            // A few values only, so that ties stand at every cut; and one large logit in every stretch, so that the bound
+            // lets through no more than is wanted.
+            let ties: Vec<f32> = (0..length).map(|_| (rng.unit() * 40.0).floor() as f32 - 30.0).collect();
+            let peaks = (0..length).map(|i| if i % STRETCH == 5 { i as f32 } else { -(i as f32) }).collect();
+            for (logits, count) in [ties, peaks].iter().flat_map(|l| [0, 1, 2, 7, 16, 40, 999, 5000].map(|c| (l, c))) {
+                let mut expected = loaded(logits);
                 expected.order(count);
                 expected.truncate(count);
                 let mut found = Candidates::default();
-                found.load_largest(&logits, count, &[]).expect("finite");
+                found.load_largest(logits, count, &[]).expect("finite");
                 assert_eq!(found.as_slice(), expected.as_slice(), "{count} of {length}");
                 assert_eq!(found.ordered(), expected.ordered(), "{count} of {length}");
                 let also = [0, 5, 64, 2000];
-                found.load_largest(&logits, count, &also).expect("finite");
+                found.load_largest(logits, count, &also).expect("finite");
                 let (front, rest) = found.as_slice().split_at(expected.as_slice().len());
                 assert_eq!(front, expected.as_slice(), "{count} of {length}");
                 let missing: Vec<u32> =
