@@ -1,6 +1,6 @@
 //! Products of activations with weights: one fork-join for all weights of one input.
 //!
-//! Up to [`MAX_COLUMNS`] rows, on tiles up to sixteen, go through the matrix-vector kernels, which are bound by reading the
+//! Up to [`MAX_COLUMNS`] rows, with wide vectors or tiles up to sixteen, go through the matrix-vector kernels, which are bound by reading the
 //! weights: each thread begins with an equal share of their bytes. More rows go through the blocked product: threads take
 //! strips of weight rows one after the other.
 
@@ -39,6 +39,8 @@ pub(super) struct Scratch {
     pieces: Pieces,
     #[cfg(target_arch = "x86_64")]
     tokens: crate::kernels::gemm::amx::Tokens,
+    #[cfg(target_arch = "x86_64")]
+    wide: crate::kernels::gemm::avx512::Tokens,
 }
 
 impl Scratch {
@@ -252,7 +254,7 @@ fn few_gated(
 
 /// Whether so few rows are multiplied with these weights that reading the weights is what takes time.
 fn are_few<'w>(cpu: &Cpu, rows: usize, mut weights: impl Iterator<Item = Rows<'w>>) -> bool {
-    rows <= MAX_COLUMNS || weights.all(|weight| Vectors::on_tiles(cpu.level, rows, &weight))
+    rows <= MAX_COLUMNS || weights.all(|weight| Vectors::together(cpu.level, rows, &weight))
 }
 
 /// Normalises the operand if need be and prepares it for all weights.
@@ -277,6 +279,7 @@ fn prepared<'a, 'w>(
     for weight in weights {
         vectors.prepare(cpu.level, &weight, values);
     }
+    vectors.complete(values);
     vectors
 }
 
@@ -308,6 +311,8 @@ fn share(weight: &Rows<'_>, before: usize, total: usize, piece: Piece) -> Range<
 fn many_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Option<Task<'_>>]) {
     #[cfg(target_arch = "x86_64")]
     let tasks = &super::tiled::products(cpu, &mut scratch.tokens, x, tasks);
+    #[cfg(target_arch = "x86_64")]
+    let tasks = &super::panels::products(cpu, &mut scratch.wide, x, tasks);
     if tasks.iter().flatten().next().is_none() {
         return;
     }
@@ -339,7 +344,7 @@ fn many_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Opti
 ///
 /// # Safety
 /// No other thread accesses these parts of the output.
-unsafe fn write(task: &Task<'_>, c: &[f32], width: usize, columns: Range<usize>, rows: Range<usize>) {
+pub(super) unsafe fn write(task: &Task<'_>, c: &[f32], width: usize, columns: Range<usize>, rows: Range<usize>) {
     for (row, c) in rows.zip(c.chunks_exact(width)) {
         let at = row * task.weight.rows + columns.start..row * task.weight.rows + columns.end;
         // SAFETY: passed on from the caller.
@@ -362,7 +367,9 @@ fn many_gated(
     out: SharedOut<'_>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if super::tiled::gated(cpu, &mut scratch.tokens, x, weights, activation, out) {
+    if super::tiled::gated(cpu, &mut scratch.tokens, x, weights, activation, out)
+        || super::panels::gated(cpu, &mut scratch.wide, x, weights, activation, out)
+    {
         return;
     }
     pack(cpu, &mut scratch.packed, x, weights.into_iter());

@@ -6,6 +6,8 @@
 mod attention;
 mod experts;
 mod linear;
+#[cfg(target_arch = "x86_64")]
+mod panels;
 mod pieces;
 #[cfg(test)]
 mod tests;
@@ -117,6 +119,8 @@ struct Lane {
     strips: [Vec<f32>; 2],
     row: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
+    wide: Box<crate::kernels::gemm::avx512::Scratch>,
+    #[cfg(target_arch = "x86_64")]
     tiled: crate::kernels::gemm::amx::Scratch,
     attention: State,
     #[cfg(target_arch = "x86_64")]
@@ -139,6 +143,8 @@ impl Lane {
             panel: Panel::new(),
             strips: [Vec::new(), Vec::new()],
             row: Vec::new(),
+            #[cfg(target_arch = "x86_64")]
+            wide: crate::kernels::gemm::avx512::Scratch::new(),
             #[cfg(target_arch = "x86_64")]
             tiled: crate::kernels::gemm::amx::Scratch::new(),
             attention,

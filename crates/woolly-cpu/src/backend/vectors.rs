@@ -7,6 +7,10 @@ use crate::buffer::SharedOut;
 use crate::isa::Amx;
 use crate::isa::Level;
 #[cfg(target_arch = "x86_64")]
+use crate::kernels::gemm::avx512::{self, Tokens};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::gemm::{Form, Source};
+#[cfg(target_arch = "x86_64")]
 use crate::kernels::gemv::tiles::{self, Columns};
 use crate::kernels::gemv::{Input, MAX_COLUMNS, Rows, gemv};
 
@@ -14,17 +18,22 @@ use crate::kernels::gemv::{Input, MAX_COLUMNS, Rows, gemv};
 #[cfg(target_arch = "x86_64")]
 const FEWEST_ON_TILES: usize = 3;
 
+/// Vectors from which on unpacking panels of weights for all of them is faster than going through the weights for each
+/// vector; with AMX not below [`FEWEST_ON_TILES`], so that one number says what is [`uniform`].
+#[cfg(target_arch = "x86_64")]
+const FEWEST_ON_PANELS: usize = 3;
+
 /// Returns the number of vectors up to which each has the same results, to the last bit, in any company.
 pub(super) fn uniform(level: Level) -> usize {
     #[cfg(target_arch = "x86_64")]
-    if level >= Level::Amx {
-        return FEWEST_ON_TILES - 1;
+    if level >= Level::Avx512 {
+        return FEWEST_ON_TILES.min(FEWEST_ON_PANELS) - 1;
     }
     let _ = level;
     MAX_COLUMNS
 }
 
-/// Up to [`MAX_COLUMNS`] vectors, or as many as tiles take where all weights are multiplied on them.
+/// Up to [`MAX_COLUMNS`] vectors, or as many as tiles or panels take where all weights are multiplied on them.
 #[derive(Debug, Default)]
 pub(super) struct Vectors {
     rows: usize,
@@ -33,16 +42,49 @@ pub(super) struct Vectors {
     input: Option<(Input, usize)>,
     #[cfg(target_arch = "x86_64")]
     tiles: Columns,
+    #[cfg(target_arch = "x86_64")]
+    panels: Tokens,
+}
+
+/// Vectors one after another.
+#[cfg(target_arch = "x86_64")]
+struct Plain<'a> {
+    values: &'a [f32],
+    columns: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Source for Plain<'_> {
+    fn row(&self, row: usize, out: &mut [f32]) {
+        out.copy_from_slice(&self.values[row * self.columns..][..self.columns]);
+    }
+
+    fn plain(&self, row: usize) -> Option<&[f32]> {
+        Some(&self.values[row * self.columns..][..self.columns])
+    }
 }
 
 impl Vectors {
     /// Whether products of so many rows with this weight are computed on tiles.
-    pub(super) fn on_tiles(level: Level, rows: usize, weight: &Rows<'_>) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        return level >= Level::Amx
+    #[cfg(target_arch = "x86_64")]
+    fn on_tiles(level: Level, rows: usize, weight: &Rows<'_>) -> bool {
+        level >= Level::Amx
             && (FEWEST_ON_TILES..=tiles::COLUMNS).contains(&rows)
             && tiles::takes(weight)
-            && Amx::new().is_some();
+            && Amx::new().is_some()
+    }
+
+    /// Returns how so many rows are multiplied with this weight, if it is on panels.
+    #[cfg(target_arch = "x86_64")]
+    fn on_panels(level: Level, rows: usize, weight: &Rows<'_>) -> Option<(crate::isa::Avx512, Form)> {
+        let these = (FEWEST_ON_PANELS..=avx512::MOST_FEW).contains(&rows) && !Self::on_tiles(level, rows, weight);
+        avx512::takes(level, weight).filter(|_| these)
+    }
+
+    /// Whether products of so many rows with this weight are computed for all of them at once.
+    pub(super) fn together(level: Level, rows: usize, weight: &Rows<'_>) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return Self::on_tiles(level, rows, weight) || Self::on_panels(level, rows, weight).is_some();
         #[cfg(not(target_arch = "x86_64"))]
         {
             let _ = (level, rows, weight);
@@ -56,7 +98,10 @@ impl Vectors {
             self.input = Some((Input::with_capacity(MAX_COLUMNS, columns), columns));
         }
         #[cfg(target_arch = "x86_64")]
-        self.tiles.reserve(columns);
+        {
+            self.tiles.reserve(columns);
+            self.panels.reserve(avx512::MOST_FEW, columns);
+        }
     }
 
     /// Begins with other vectors; allocates only when they are longer than any there was room for.
@@ -67,18 +112,40 @@ impl Vectors {
             input.invalidate();
         }
         #[cfg(target_arch = "x86_64")]
-        self.tiles.reset(rows.min(tiles::COLUMNS), columns);
+        {
+            self.tiles.reset(rows.min(tiles::COLUMNS), columns);
+            self.panels.reset(rows.min(avx512::MOST_FEW), columns);
+        }
     }
 
-    /// Prepares `x`, `[rows, columns]`, for `weight`.
+    /// Prepares `x`, `[rows, columns]`, for `weight`; [`complete`](Self::complete) is to follow after the last weight.
     pub(super) fn prepare(&mut self, level: Level, weight: &Rows<'_>, x: &[f32]) {
         #[cfg(target_arch = "x86_64")]
         if Self::on_tiles(level, self.rows, weight) {
             return self.tiles.prepare(level, weight.ty, x);
         }
+        #[cfg(target_arch = "x86_64")]
+        if let Some((_, form)) = Self::on_panels(level, self.rows, weight) {
+            return self.panels.want(form);
+        }
         if let Some((input, _)) = &mut self.input {
             input.prepare(level, weight, x, self.rows, self.columns);
         }
+    }
+
+    /// Prepares the same `x` for what needs to know all weights.
+    pub(super) fn complete(&mut self, x: &[f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = crate::isa::Avx512::new().filter(|_| self.panels.wanted()) {
+            let source = Plain { values: x, columns: self.columns };
+            let (tiles, writer) = (self.panels.tiles(), self.panels.writer());
+            for tile in 0..tiles {
+                // SAFETY: this thread packs all tiles.
+                unsafe { writer.pack(simd, &source, tile, &mut Vec::new()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = x;
     }
 
     /// Computes the products with the weight rows of `range`, as [`gemv`].
@@ -95,6 +162,10 @@ impl Vectors {
             && let Some(amx) = Amx::new()
         {
             return tiles::gemv(amx, weight, range, &self.tiles, out, out_stride);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let Some(taken) = Self::on_panels(level, self.rows, weight) {
+            return avx512::multiply(taken, weight, range, &self.panels, out, out_stride);
         }
         if let Some((input, _)) = &self.input {
             gemv(level, weight, range, input, out, out_stride);

@@ -53,7 +53,7 @@ pub(crate) trait Source: Sync {
     fn row(&self, row: usize, out: &mut [f32]);
 
     /// Returns row `row` itself when it is there as it is to be packed.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only packing for tiles asks"))]
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only packing for wide vectors and tiles asks"))]
     fn plain(&self, _row: usize) -> Option<&[f32]> {
         None
     }
@@ -242,7 +242,7 @@ impl TileKernel for Lane<'_> {
 }
 
 /// Groups without a magnitude above this become zeros: the inverse of their scale would overflow.
-const SMALLEST: f32 = 1e-35;
+pub(super) const SMALLEST: f32 = 1e-35;
 
 /// Quantises 32 values to signed bytes: scale `max |x| / 127`, rounded to nearest, ties to even.
 /// The scale of a group with an infinity or a NaN is one, too, and makes every product with the group NaN.

@@ -72,10 +72,10 @@ pub(super) fn unpack(ty: TensorType, blocks: &[u8], piece: &mut Piece) {
 }
 
 /// `K[q] + 128` of IQ4_NL and IQ4_XS.
-const KVALUES: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
+pub(super) const KVALUES: [u8; 16] = [1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
 /// Twice the E2M1 values, plus 12.
-const E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
+pub(super) const E2M1: [u8; 16] = [12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0];
 
 #[inline(always)]
 fn half(block: &[u8], at: usize) -> f32 {

@@ -1,0 +1,217 @@
+//! Products of several rows on AVX-512 VNNI, for every type with an integer form.
+//!
+//! Thirty-two weight rows, a lane each, are unpacked piece by piece into a panel in the L1 cache and multiplied with six
+//! tokens at a time. A token's result depends neither on how many there are nor on the strip its weights are in. The
+//! same kernel serves prefill and a few sequences that are decoded together, where the unpacking is what counts.
+
+mod panel;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod tokens;
+mod unpack;
+
+use std::ops::Range;
+
+use super::unpack::PIECE;
+use super::{Form, form};
+use crate::buffer::SharedOut;
+use crate::isa::{Avx512, Level};
+use crate::kernels::gemv::Rows;
+pub(crate) use panel::ROWS;
+use panel::{Half, LANES, Panel, Pieces, Tail};
+use tile::Operands;
+pub(crate) use tokens::{TILE, Tokens};
+
+/// Most tokens that [`multiply`] takes.
+pub(crate) const MOST_FEW: usize = 16;
+
+/// Weight rows of a [`product`] for many tokens: a multiple of that of a panel. Activations come from the L2 cache or
+/// beyond once for two panels, and the sums of a strip stay there.
+pub(crate) const STRIP: usize = 4 * ROWS;
+
+/// Panels multiplied with a tile of activations while that is in the L1 cache.
+const TOGETHER: usize = 2;
+
+/// Returns the proof of the instructions and the form of `weight`, if it is multiplied here at `level`.
+pub(crate) fn takes(level: Level, weight: &Rows<'_>) -> Option<(Avx512, Form)> {
+    if level < Level::Avx512 {
+        return None;
+    }
+    // Gathering reads from sixteen rows by distances of 32 bits.
+    let near = weight.bytes.len() / weight.rows.max(1) <= i32::MAX as usize / LANES;
+    let form = form(level, weight).filter(|_| near && weight.rows > 0)?;
+    Some((Avx512::new()?, form))
+}
+
+/// Scratch of one thread; everything in it is overwritten before it is read.
+pub(crate) struct Scratch {
+    panels: [Panel; TOGETHER],
+    tail: Tail,
+}
+
+impl Scratch {
+    /// Allocates about 32 KiB.
+    pub(crate) fn new() -> Box<Self> {
+        Box::new(Self::ZERO)
+    }
+
+    const ZERO: Self = Self { panels: [Panel::ZERO; _], tail: Tail::ZERO };
+}
+
+/// Computes `c[token][r] = weight[first + r] · x[token]` for the tokens of `tiles`.
+///
+/// `c` is `[tiles.len() · TILE][width]`, the width a multiple of 32; what it has beyond the last token or weight row is
+/// arbitrary.
+///
+/// # Panics
+/// When `x` was not packed for the form of the weight or has other columns, or `c` another size.
+pub(crate) fn product(
+    (simd, form): (Avx512, Form),
+    weight: &Rows<'_>,
+    first: usize,
+    x: &Tokens,
+    tiles: Range<usize>,
+    scratch: &mut Scratch,
+    c: &mut [f32],
+) {
+    assert_eq!(weight.columns, x.columns(), "product: weight and activations differ in columns");
+    let width = c.len() / (tiles.len() * TILE).max(1);
+    assert!(c.len() == tiles.len() * TILE * width && width.is_multiple_of(ROWS), "product: a result of other size");
+    c.fill(0.0);
+    let product = Product { weight, form, first, x, tiles, width };
+    let _: Avx512 = simd;
+    // SAFETY: `simd` proves the instructions.
+    unsafe { product.run(scratch, c) };
+}
+
+/// Computes `out[token · out_stride + r] = weight[r] · x[token]` for the rows `r` of `range`, for up to [`MOST_FEW`]
+/// tokens.
+///
+/// # Panics
+/// As [`product`]; and when there are too many tokens or `range` is outside of the matrix.
+pub(crate) fn multiply(
+    taken: (Avx512, Form),
+    weight: &Rows<'_>,
+    range: Range<usize>,
+    x: &Tokens,
+    out: &SharedOut<'_>,
+    out_stride: usize,
+) {
+    assert!(x.rows() <= MOST_FEW && range.end <= weight.rows, "{} tokens, rows {range:?}", x.rows());
+    let mut scratch = Scratch::ZERO;
+    let mut c = [0.0; MOST_FEW.next_multiple_of(TILE) * ROWS];
+    let c = &mut c[..x.tiles() * TILE * ROWS];
+    for first in range.clone().step_by(ROWS) {
+        product(taken, weight, first, x, 0..x.tiles(), &mut scratch, c);
+        let rows = ROWS.min(range.end - first);
+        for (token, c) in c.chunks_exact(ROWS).enumerate().take(x.rows()) {
+            for (r, &c) in c[..rows].iter().enumerate() {
+                out.set(token * out_stride + first + r, c);
+            }
+        }
+    }
+}
+
+struct Product<'a> {
+    weight: &'a Rows<'a>,
+    form: Form,
+    first: usize,
+    x: &'a Tokens,
+    tiles: Range<usize>,
+    width: usize,
+}
+
+impl Product<'_> {
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn run(&self, scratch: &mut Scratch, c: &mut [f32]) {
+        let panels = self.width / ROWS;
+        for piece in 0..self.x.columns().div_ceil(PIECE) {
+            for panel in (0..panels).step_by(TOGETHER) {
+                let count = TOGETHER.min(panels - panel);
+                for (i, to) in scratch.panels[..count].iter_mut().enumerate() {
+                    self.fill(piece, panel + i, to, &mut scratch.tail);
+                }
+                self.multiply(piece, &scratch.panels[..count], &mut c[panel * ROWS..]);
+            }
+        }
+    }
+
+    /// Unpacks a piece of a panel and asks for the one to follow.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn fill(&self, piece: usize, panel: usize, to: &mut Panel, tail: &mut Tail) {
+        let Rows { ty, columns, .. } = *self.weight;
+        let bytes = |columns: usize| columns / ty.block_elements() * ty.block_bytes();
+        let first = self.first + panel * ROWS;
+        let next = (piece + 1) * PIECE;
+        if next < columns {
+            panel::prefetch(self.weight, first, bytes(next), bytes(PIECE));
+        } else {
+            panel::prefetch(self.weight, first + self.width, 0, bytes(PIECE.min(columns)));
+        }
+        let here = PIECE.min(columns - piece * PIECE);
+        for half in 0..2 {
+            let from = Pieces::new(self.weight, first + half * LANES, bytes(piece * PIECE), bytes(here), tail);
+            unpack::unpack(ty, from, here / ty.block_elements(), &mut Half { panel: to, half });
+        }
+    }
+
+    /// Multiplies panels with all tiles; `c` begins with the first panel's columns.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn multiply(&self, piece: usize, panels: &[Panel], c: &mut [f32]) {
+        let (parts, extras) = self.x.piece(self.form, piece);
+        let (each, columns) = (PIECE / self.form.group, PIECE.min(self.x.columns() - piece * PIECE));
+        for (index, tile) in self.tiles.clone().enumerate() {
+            let extra = &extras[tile * each..][..columns / self.form.group];
+            let operands = Operands { part: &parts[tile], extra };
+            let tokens = TILE.min(self.x.rows() - tile * TILE);
+            for (i, panel) in panels.iter().enumerate() {
+                let c = &mut c[index * TILE * self.width + i * ROWS..];
+                assert!(c.len() >= (TILE - 1) * self.width + ROWS);
+                // SAFETY: the assertion covers the rows of a tile.
+                unsafe { self.tile(panel, operands, tokens, c.as_mut_ptr()) };
+            }
+        }
+    }
+
+    /// Chooses the loop for the number of tokens, rounded up to a multiple of two.
+    ///
+    /// # Safety
+    /// As [`tile::tile`], for a whole tile.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn tile(&self, panel: &Panel, x: Operands<'_>, tokens: usize, c: *mut f32) {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            match (self.form.group, self.form.minimum) {
+                (16, true) => sized::<4, true>(panel, x, tokens, c, self.width),
+                (16, false) => sized::<4, false>(panel, x, tokens, c, self.width),
+                (_, true) => sized::<8, true>(panel, x, tokens, c, self.width),
+                (_, false) => sized::<8, false>(panel, x, tokens, c, self.width),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`tile::tile`], for a whole tile.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn sized<const QUADS: usize, const MINIMUM: bool>(
+    panel: &Panel,
+    x: Operands<'_>,
+    tokens: usize,
+    c: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match tokens {
+            ..=2 => tile::tile::<2, QUADS, MINIMUM>(panel, x, c, stride),
+            3 | 4 => tile::tile::<4, QUADS, MINIMUM>(panel, x, c, stride),
+            _ => tile::tile::<TILE, QUADS, MINIMUM>(panel, x, c, stride),
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! Activations as the tile loop reads them: signed bytes with a scale for each 32, interleaved over a tile's tokens.
+//!
+//! `[piece of 256 columns][tile of 6 tokens][column or group][6 tokens]`, so that for one piece of the weights the
+//! activations of all tokens are one stream. Rounding as in [`super::super::pack`] and in the matrix-vector kernels.
+
+use std::arch::x86_64::*;
+
+use super::super::pack::{SMALLEST, Source};
+use super::super::unpack::{Form, PIECE};
+use super::tile::MAGIC;
+use crate::buffer::{AlignedVec, Zeroed};
+use crate::isa::Avx512;
+use crate::kernels::disjoint::Disjoint;
+
+/// Tokens interleaved with each other: with two vectors of weights, products and sums of a tile fill the registers.
+pub(crate) const TILE: usize = 6;
+
+/// Columns that share a scale.
+const GROUP: usize = 32;
+
+/// One piece of one tile's activations.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Part {
+    /// Four bytes of a token in an element.
+    pub(super) quads: [[i32; TILE]; PIECE / 4],
+    pub(super) scales: [[f32; TILE]; PIECE / GROUP],
+}
+
+// SAFETY: arrays of numbers, and padding.
+unsafe impl Zeroed for Part {}
+
+/// Forms that weights of one product may have: for each of them, what the products with it need besides the quants.
+const FORMS: usize = 4;
+
+/// Most groups of a piece.
+const MOST_GROUPS: usize = PIECE / 16;
+
+/// For each group of a form, in the layout of the parts: where its integer sums start, [`MAGIC`]'s bits minus what the
+/// offset of the weights adds; or, for weights with minimums, the sum of the activations that the minimum is multiplied with.
+struct Extra {
+    form: Form,
+    values: AlignedVec<[u32; TILE]>,
+}
+
+/// A matrix of activations, packed.
+pub(crate) struct Tokens {
+    rows: usize,
+    columns: usize,
+    parts: AlignedVec<Part>,
+    extras: [Extra; FORMS],
+    /// How many of them are.
+    used: usize,
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        let form = Form { group: GROUP, offset: 0, minimum: true };
+        let extras = [(); FORMS].map(|()| Extra { form, values: AlignedVec::zeroed(0) });
+        Self { rows: 0, columns: 0, parts: AlignedVec::zeroed(0), extras, used: 0 }
+    }
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokens").field("rows", &self.rows).field("columns", &self.columns).finish_non_exhaustive()
+    }
+}
+
+impl Tokens {
+    /// Makes room for a matrix of this size; what is not used takes no memory.
+    pub(crate) fn reserve(&mut self, rows: usize, columns: usize) {
+        let parts = columns.div_ceil(PIECE) * rows.div_ceil(TILE);
+        if self.parts.len() < parts {
+            self.parts = AlignedVec::zeroed(parts);
+        }
+        for extra in self.extras.iter_mut().filter(|extra| extra.values.len() < parts * MOST_GROUPS) {
+            extra.values = AlignedVec::zeroed(parts * MOST_GROUPS);
+        }
+    }
+
+    /// Begins with another matrix; allocates only when it is larger than any before.
+    pub(crate) fn reset(&mut self, rows: usize, columns: usize) {
+        (self.rows, self.columns, self.used) = (rows, columns, 0);
+        self.reserve(rows, columns);
+    }
+
+    /// Says that the matrix will be multiplied with weights of `form`, before it is packed.
+    ///
+    /// # Panics
+    /// When these are more forms than one operation has weights.
+    pub(crate) fn want(&mut self, form: Form) {
+        if self.extras[..self.used].iter().all(|extra| extra.form != form) {
+            self.extras[self.used].form = form;
+            self.used += 1;
+        }
+    }
+
+    /// Whether anything wants the matrix.
+    pub(crate) fn wanted(&self) -> bool {
+        self.used > 0
+    }
+
+    /// Returns the number of tokens.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Returns the number of tiles of [`TILE`] tokens.
+    pub(crate) fn tiles(&self) -> usize {
+        self.rows.div_ceil(TILE)
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    fn pieces(&self) -> usize {
+        self.columns.div_ceil(PIECE)
+    }
+
+    /// Returns the parts of one piece, and what `form` needs for it, for all tiles; the latter have [`PIECE`] columns.
+    pub(super) fn piece(&self, form: Form, piece: usize) -> (&[Part], &[[u32; TILE]]) {
+        let extra = self.extras[..self.used].iter().find(|extra| extra.form == form);
+        let extra = &extra.expect("packed for this form").values;
+        let (tiles, groups) = (self.tiles(), PIECE / form.group);
+        (&self.parts[piece * tiles..][..tiles], &extra[piece * tiles * groups..][..tiles * groups])
+    }
+
+    /// Returns a view that packs tiles, for several threads at once.
+    pub(crate) fn writer(&mut self) -> Writer<'_> {
+        let (rows, columns, tiles, pieces) = (self.rows, self.columns, self.tiles(), self.pieces());
+        let mut extras = [const { None }; FORMS];
+        for (slot, extra) in extras.iter_mut().zip(&mut self.extras[..self.used]) {
+            *slot = Some((extra.form, Disjoint::new(&mut extra.values)));
+        }
+        Writer { rows, columns, tiles, pieces, parts: Disjoint::new(&mut self.parts), extras }
+    }
+}
+
+/// Packs tiles of a [`Tokens`]; different threads pack different tiles.
+pub(crate) struct Writer<'a> {
+    rows: usize,
+    columns: usize,
+    tiles: usize,
+    pieces: usize,
+    parts: Disjoint<'a, Part>,
+    extras: [Option<(Form, Disjoint<'a, [u32; TILE]>)>; FORMS],
+}
+
+impl Writer<'_> {
+    /// Packs one tile from `source`; `scratch` grows to the length of a tile's rows where they are not plain.
+    ///
+    /// # Safety
+    /// No other thread packs this tile at the same time.
+    pub(crate) unsafe fn pack(&self, simd: Avx512, source: &dyn Source, tile: usize, scratch: &mut Vec<f32>) {
+        let columns = self.columns;
+        let count = TILE.min(self.rows - tile * TILE);
+        let mut rows: [&[f32]; TILE] = [&[]; TILE];
+        if source.plain(tile * TILE).is_none() {
+            if scratch.len() < TILE * columns {
+                scratch.resize(TILE * columns, 0.0);
+            }
+            for (lane, copy) in scratch.chunks_exact_mut(columns.max(1)).enumerate().take(count) {
+                source.row(tile * TILE + lane, copy);
+            }
+        }
+        for (lane, row) in rows.iter_mut().enumerate().take(count) {
+            *row = source.plain(tile * TILE + lane).unwrap_or_else(|| &scratch[lane * columns..][..columns]);
+        }
+        for piece in 0..self.pieces {
+            let first = piece * PIECE;
+            let of_piece = rows.map(|row| row.get(first..columns.min(first + PIECE)).unwrap_or_default());
+            // SAFETY: `simd` proves the instructions; the tile is the caller's.
+            unsafe { self.piece(simd, &of_piece, piece * self.tiles + tile) };
+        }
+    }
+
+    /// Packs a piece of a tile: rows of equal lengths of whole groups, or empty for tokens that do not exist.
+    ///
+    /// # Safety
+    /// Part `at` is the caller's.
+    unsafe fn piece(&self, _simd: Avx512, rows: &[&[f32]; TILE], at: usize) {
+        // SAFETY: the caller's.
+        let part = unsafe { &mut self.parts.slice(at..at + 1)[0] };
+        // SAFETY: the token proves the instructions.
+        unsafe { fill(part, rows) };
+        for (form, extra) in self.extras.iter().flatten() {
+            let groups = PIECE / form.group;
+            // SAFETY: the token proves the instructions; groups of parts do not overlap, as parts do not.
+            unsafe { fill_extra(extra.slice(at * groups..(at + 1) * groups), *form, part, rows[0].len()) };
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn fill(part: &mut Part, rows: &[&[f32]; TILE]) {
+    for group in 0..rows[0].len() / GROUP {
+        let mut quads = [_mm256_setzero_si256(); 8];
+        for (lane, row) in rows.iter().enumerate() {
+            part.scales[group][lane] = 0.0;
+            if let Some(values) = row.as_chunks::<GROUP>().0.get(group) {
+                (part.scales[group][lane], quads[lane]) = quantise(values);
+            }
+        }
+        let columns = transposed(quads);
+        let to = part.quads.as_flattened_mut();
+        for (quad, column) in columns.into_iter().enumerate() {
+            let at = (8 * group + quad) * TILE;
+            let mask = if at + 8 <= to.len() { 0xff } else { (1 << TILE) - 1 };
+            // SAFETY: eight integers are writable, or six, which the mask then selects. The last two are zeros in the
+            // next column's place, which is written after this one.
+            unsafe { _mm256_mask_storeu_epi32(to.as_mut_ptr().add(at), mask, column) };
+        }
+    }
+}
+
+/// Quantises 32 values to signed bytes: scale `max |x| / 127`, rounded to nearest, ties to even.
+/// The scale of a group with an infinity or a NaN is one, too, and makes every product with the group NaN.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
+fn quantise(values: &[f32; GROUP]) -> (f32, __m256i) {
+    // SAFETY: 32 floats are readable.
+    let (a, b) = unsafe { (_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16))) };
+    // As integers, magnitudes order like the numbers, with infinities and NaN above all, so that none gets lost.
+    let magnitude = _mm512_set1_epi32(0x7fff_ffff);
+    let magnitudes = [a, b].map(|x| _mm512_and_si512(_mm512_castps_si512(x), magnitude));
+    let largest = _mm512_reduce_max_epi32(_mm512_max_epi32(magnitudes[0], magnitudes[1]));
+    let largest = f32::from_bits(largest.cast_unsigned());
+    let inverse = _mm512_set1_ps(if largest < SMALLEST { 0.0 } else { 127.0 / largest });
+    let a = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)));
+    let b = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(b, inverse)));
+    (largest / 127.0, _mm256_set_m128i(b, a))
+}
+
+/// Transposes a square of 8 x 8.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn transposed(r: [__m256i; 8]) -> [__m256i; 8] {
+    let mut t = r;
+    for i in 0..4 {
+        t[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    // u[4i + j] holds column j of rows 4i..4i + 4 in each half.
+    let mut u = t;
+    for i in 0..2 {
+        for j in 0..2 {
+            u[4 * i + 2 * j] = _mm256_unpacklo_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+            u[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+        }
+    }
+    let mut out = u;
+    for j in 0..4 {
+        out[j] = _mm256_permute2x128_si256::<0x20>(u[j], u[4 + j]);
+        out[4 + j] = _mm256_permute2x128_si256::<0x31>(u[j], u[4 + j]);
+    }
+    out
+}
+
+/// Sums the quants of each group of `form` and writes what products with it need.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn fill_extra(to: &mut [[u32; TILE]], form: Form, part: &Part, columns: usize) {
+    const SELECTED: __mmask8 = (1 << TILE) - 1;
+    let each = form.group / 4;
+    let ones = _mm256_set1_epi8(1);
+    for (group, to) in to.iter_mut().enumerate().take(columns / form.group) {
+        let mut sum = _mm256_setzero_si256();
+        for quads in &part.quads[group * each..(group + 1) * each] {
+            // SAFETY: the mask selects what there is.
+            let quads = unsafe { _mm256_maskz_loadu_epi32(SELECTED, quads.as_ptr()) };
+            sum = _mm256_dpbusd_epi32(sum, ones, quads);
+        }
+        let result = if form.minimum {
+            // SAFETY: as above.
+            let scales = unsafe { _mm256_maskz_loadu_ps(SELECTED, part.scales[group * form.group / GROUP].as_ptr()) };
+            _mm256_castps_si256(_mm256_mul_ps(_mm256_cvtepi32_ps(sum), scales))
+        } else {
+            let added = _mm256_mullo_epi32(sum, _mm256_set1_epi32(i32::from(form.offset)));
+            _mm256_sub_epi32(_mm256_set1_epi32(MAGIC.to_bits().cast_signed()), added)
+        };
+        // SAFETY: as above.
+        unsafe { _mm256_mask_storeu_epi32(to.as_mut_ptr().cast(), SELECTED, result) };
+    }
+}
