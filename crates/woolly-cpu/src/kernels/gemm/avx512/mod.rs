@@ -4,6 +4,7 @@
 //! tokens at a time. A token's result depends neither on how many there are nor on the strip its weights are in. The
 //! same kernel serves prefill and a few sequences that are decoded together, where the unpacking is what counts.
 
+mod few;
 mod panel;
 #[cfg(test)]
 mod tests;
@@ -99,6 +100,9 @@ pub(crate) fn multiply(
     out_stride: usize,
 ) {
     assert!(x.rows() <= MOST_FEW && range.end <= weight.rows, "{} tokens, rows {range:?}", x.rows());
+    if few::takes(weight.ty, x.rows()) {
+        return few::multiply(taken, weight, range, x, out, out_stride);
+    }
     let mut scratch = Scratch::ZERO;
     let mut c = [0.0; MOST_FEW.next_multiple_of(TILE) * ROWS];
     let c = &mut c[..x.tiles() * TILE * ROWS];

@@ -34,6 +34,16 @@ impl Panel {
     };
 }
 
+/// Takes what blocks are unpacked to, a lane a row: scales before the quants of their groups.
+///
+/// Methods are inlined into functions with the instructions: only [`super::unpack`] calls them.
+pub(super) trait Sink {
+    fn scale(&mut self, group: usize, scale: __m512);
+    fn minimum(&mut self, group: usize, minimum: __m512);
+    /// Takes the quants of a group, eight words of four where it has 32 columns, or four.
+    fn quads<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]);
+}
+
 /// One vector's half of a panel, to be filled.
 pub(super) struct Half<'a> {
     pub(super) panel: &'a mut Panel,
@@ -41,32 +51,29 @@ pub(super) struct Half<'a> {
     pub(super) half: usize,
 }
 
-impl Half<'_> {
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn quad(&mut self, quad: usize, bytes: __m512i) {
-        let to = &mut self.panel.quads[quad][self.half];
-        // SAFETY: sixteen integers are writable.
-        unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), bytes) }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn scale(&mut self, group: usize, scale: __m512) {
-        let bias = _mm512_mul_ps(scale, _mm512_set1_ps(-MAGIC));
-        // SAFETY: both are sixteen floats.
+impl Sink for Half<'_> {
+    #[inline(always)]
+    fn scale(&mut self, group: usize, scale: __m512) {
+        // SAFETY: the caller has the instructions; both are sixteen floats.
         unsafe {
+            let bias = _mm512_mul_ps(scale, _mm512_set1_ps(-MAGIC));
             _mm512_storeu_ps(self.panel.scales[group][self.half].as_mut_ptr(), scale);
             _mm512_storeu_ps(self.panel.biases[group][self.half].as_mut_ptr(), bias);
         }
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn minimum(&mut self, group: usize, minimum: __m512) {
-        let to = &mut self.panel.minimums[group][self.half];
-        // SAFETY: sixteen floats are writable.
-        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), minimum) }
+    #[inline(always)]
+    fn minimum(&mut self, group: usize, minimum: __m512) {
+        // SAFETY: the caller has the instructions; sixteen floats are writable.
+        unsafe { _mm512_storeu_ps(self.panel.minimums[group][self.half].as_mut_ptr(), minimum) }
+    }
+
+    #[inline(always)]
+    fn quads<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]) {
+        for (to, quad) in self.panel.quads[group * Q..(group + 1) * Q].iter_mut().zip(quads) {
+            // SAFETY: the caller has the instructions; sixteen integers are writable.
+            unsafe { _mm512_storeu_si512(to[self.half].as_mut_ptr().cast(), quad) }
+        }
     }
 }
 
@@ -94,6 +101,27 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
+    /// Returns bytes `column..column + len` of [`LANES`] rows that are `apart` rows apart.
+    pub(super) fn apart(w: &Rows<'a>, first: usize, apart: usize, column: usize, len: usize) -> Self {
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        assert!(column + len <= row_bytes && first + (LANES - 1) * apart < w.rows, "a piece outside of the matrix");
+        let stride = apart * row_bytes;
+        Self { start: w.bytes[first * row_bytes + column..].as_ptr(), stride, len, rows: PhantomData }
+    }
+
+    /// Asks for the cache lines that come `ahead` bytes after the first `len` bytes.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn prefetch(self, ahead: usize, len: usize) {
+        for line in (0..len).step_by(64) {
+            let mut at = self.start.wrapping_add(ahead + line);
+            for _ in 0..LANES {
+                _mm_prefetch::<_MM_HINT_T0>(at.cast());
+                at = at.wrapping_add(self.stride);
+            }
+        }
+    }
+
     /// Returns bytes `column..column + len` of the rows from `first` on; rows that do not exist are zeros.
     pub(super) fn new(w: &Rows<'a>, first: usize, column: usize, len: usize, tail: &'a mut Tail) -> Self {
         let row_bytes = w.bytes.len() / w.rows.max(1);

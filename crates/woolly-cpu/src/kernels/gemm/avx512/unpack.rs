@@ -9,12 +9,12 @@ use std::arch::x86_64::*;
 use woolly_quant::TensorType;
 
 use super::super::unpack::{E2M1, KVALUES};
-use super::panel::{Block, Half, Pieces};
+use super::panel::{Block, Pieces, Sink};
 
-/// Fills one half of a panel with the first `blocks` blocks of `from`.
+/// Unpacks the first `blocks` blocks of `from`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-pub(super) fn unpack(ty: TensorType, from: Pieces<'_>, blocks: usize, to: &mut Half<'_>) {
+pub(super) fn unpack(ty: TensorType, from: Pieces<'_>, blocks: usize, to: &mut impl Sink) {
     for b in 0..blocks {
         let block = from.block(b * ty.block_bytes(), ty.block_bytes());
         // SAFETY: the block has the bytes of its type.
@@ -47,7 +47,7 @@ macro_rules! formats {
         /// The block has the bytes of its type.
         #[inline]
         #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-        unsafe fn $name($block: Block<'_>, $($b: usize,)? $to: &mut Half<'_>) {
+        pub(super) unsafe fn $name($block: Block<'_>, $($b: usize,)? $to: &mut impl Sink) {
             // SAFETY: all reads stay inside of the block.
             unsafe { $body }
         }
@@ -57,39 +57,39 @@ macro_rules! formats {
 formats! {
     fn q4_0(block, to, b) {
         to.scale(b, low_half(block.word(0)));
-        halves(block.sixteen(2), 8 * b, to);
+        let (low, high) = nibbles(block.sixteen(2));
+        to.quads(b, joined(low, high));
     }
 
     fn q4_1(block, to, b) {
         let head = block.word(0);
         to.scale(b, low_half(head));
         to.minimum(b, high_half(head));
-        halves(block.sixteen(4), 8 * b, to);
+        let (low, high) = nibbles(block.sixteen(4));
+        to.quads(b, joined(low, high));
     }
 
     fn q5_0(block, to, b) {
         to.scale(b, low_half(block.word(0)));
-        fives(block.word(2), block.sixteen(6), 8 * b, to);
+        to.quads(b, fives(block.word(2), block.sixteen(6)));
     }
 
     fn q5_1(block, to, b) {
         let head = block.word(0);
         to.scale(b, low_half(head));
         to.minimum(b, high_half(head));
-        fives(block.word(4), block.sixteen(8), 8 * b, to);
+        to.quads(b, fives(block.word(4), block.sixteen(8)));
     }
 
     fn q8_0(block, to, b) {
         to.scale(b, low_half(block.word(0)));
         let top = _mm512_set1_epi8(-128);
-        for (i, word) in block.thirty_two(2).into_iter().enumerate() {
-            to.quad(8 * b + i, _mm512_xor_si512(word, top));
-        }
+        to.quads(b, each(block.thirty_two(2), |word| _mm512_xor_si512(word, top)));
     }
 
     fn iq4_nl(block, to, b) {
         to.scale(b, low_half(block.word(0)));
-        looked_up(&KVALUES, block.sixteen(2), 8 * b, to);
+        to.quads(b, looked_up(&KVALUES, block.sixteen(2)));
     }
 
     fn mxfp4(block, to, b) {
@@ -99,7 +99,7 @@ formats! {
         let subnormal = _mm512_sllv_epi32(_mm512_set1_epi32(0x0020_0000), exponent);
         let tiny = _mm512_cmplt_epi32_mask(exponent, _mm512_set1_epi32(2));
         to.scale(b, _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, tiny, subnormal)));
-        looked_up(&E2M1, block.sixteen(1), 8 * b, to);
+        to.quads(b, looked_up(&E2M1, block.sixteen(1)));
     }
 
     fn iq4_xs(block, to) {
@@ -109,8 +109,9 @@ formats! {
             let low = _mm512_and_si512(shifted(low_bits, 4 * group), _mm512_set1_epi32(15));
             let high = _mm512_and_si512(shifted(head, 16 + 2 * group), _mm512_set1_epi32(3));
             let scale = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32::<4>(high)), _mm512_set1_epi32(32));
-            to.scale(group as usize, _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)));
-            looked_up(&KVALUES, block.sixteen(8 + 16 * group as usize), 8 * group as usize, to);
+            let group = group as usize;
+            to.scale(group, _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)));
+            to.quads(group, looked_up(&KVALUES, block.sixteen(8 + 16 * group)));
         }
     }
 
@@ -123,12 +124,11 @@ formats! {
                 to.minimum(4 * i + byte, _mm512_mul_ps(minimum, bits(scales, 8 * byte as u32 + 4, 15)));
             }
         }
-        for n in 0..2 {
-            for (i, pairs) in block.thirty_two(16 + 32 * n).into_iter().enumerate() {
-                for j in 0..4 {
-                    let quants = _mm512_and_si512(shifted(pairs, 2 * j as u32), _mm512_set1_epi8(3));
-                    to.quad(32 * n + 8 * j + i, quants);
-                }
+        for half in 0..4 {
+            let pairs = block.sixteen(16 + 16 * half);
+            for j in 0..4 {
+                let quants = each(pairs, |pairs| _mm512_and_si512(shifted(pairs, 2 * j as u32), _mm512_set1_epi8(3)));
+                to.quads(8 * (half / 2) + 2 * j + half % 2, quants);
             }
         }
     }
@@ -145,14 +145,18 @@ formats! {
                 to.scale((4 * k + byte) as usize, _mm512_mul_ps(d, signed_byte(scales, byte)));
             }
         }
-        let mask = block.thirty_two(0);
-        for n in 0..2 {
-            for (i, pairs) in block.thirty_two(32 + 32 * n).into_iter().enumerate() {
-                for j in 0..4 {
-                    let quants = _mm512_and_si512(shifted(pairs, 2 * j as u32), two);
-                    let third = _mm512_and_si512(shifted(mask[i], (4 * n + j) as u32), _mm512_set1_epi8(1));
-                    to.quad(32 * n + 8 * j + i, _mm512_or_si512(quants, _mm512_slli_epi32::<2>(third)));
+        let masks = block.thirty_two(0);
+        for half in 0..4 {
+            let (n, which) = (half / 2, half % 2);
+            let pairs = block.sixteen(32 + 16 * half);
+            let mask = if which == 0 { [masks[0], masks[1], masks[2], masks[3]] } else { [masks[4], masks[5], masks[6], masks[7]] };
+            for j in 0..4 {
+                let mut quants = each(pairs, |pairs| _mm512_and_si512(shifted(pairs, 2 * j as u32), two));
+                for (quants, mask) in quants.iter_mut().zip(mask) {
+                    let third = _mm512_and_si512(shifted(mask, (4 * n + j) as u32), _mm512_set1_epi8(1));
+                    *quants = _mm512_or_si512(*quants, _mm512_slli_epi32::<2>(third));
                 }
+                to.quads(8 * n + 2 * j + which, quants);
             }
         }
     }
@@ -160,11 +164,9 @@ formats! {
     fn q4_k(block, to) {
         six_bit_pairs(block.sixteen(0), to);
         for j in 0..4 {
-            for (i, word) in block.thirty_two(16 + 32 * j).into_iter().enumerate() {
-                let (low, high) = nibbles(word);
-                to.quad(16 * j + i, low);
-                to.quad(16 * j + 8 + i, high);
-            }
+            let (low, high) = nibbles(block.thirty_two(16 + 32 * j));
+            to.quads(2 * j, low);
+            to.quads(2 * j + 1, high);
         }
     }
 
@@ -172,12 +174,14 @@ formats! {
         six_bit_pairs(block.sixteen(0), to);
         let fifths = block.thirty_two(16);
         for j in 0..4 {
-            for (i, word) in block.thirty_two(48 + 32 * j).into_iter().enumerate() {
-                let (low, high) = nibbles(word);
+            let (mut low, mut high) = nibbles(block.thirty_two(48 + 32 * j));
+            for i in 0..8 {
                 let pair = shifted(fifths[i], 2 * j as u32);
-                to.quad(16 * j + i, or_masked(low, _mm512_slli_epi32::<4>(pair), 16));
-                to.quad(16 * j + 8 + i, or_masked(high, _mm512_slli_epi32::<3>(pair), 16));
+                low[i] = or_masked(low[i], _mm512_slli_epi32::<4>(pair), 16);
+                high[i] = or_masked(high[i], _mm512_slli_epi32::<3>(pair), 16);
             }
+            to.quads(2 * j, low);
+            to.quads(2 * j + 1, high);
         }
     }
 
@@ -188,19 +192,24 @@ formats! {
                 to.scale(4 * i + byte, _mm512_mul_ps(d, signed_byte(scales, byte as u32)));
             }
         }
-        for n in 0..2 {
-            let pairs = block.thirty_two(128 + 32 * n);
-            for half in 0..2 {
-                for (i, word) in block.thirty_two(64 * n + 32 * half).into_iter().enumerate() {
-                    let (low, high) = nibbles(word);
-                    let (for_low, for_high) = match half {
-                        0 => (_mm512_slli_epi32::<4>(pairs[i]), pairs[i]),
-                        _ => (_mm512_slli_epi32::<2>(pairs[i]), _mm512_srli_epi32::<2>(pairs[i])),
-                    };
-                    to.quad(32 * n + 8 * half + i, or_masked(low, for_low, 48));
-                    to.quad(32 * n + 16 + 8 * half + i, or_masked(high, for_high, 48));
-                }
+        for half in 0..4 {
+            let (n, which) = (half / 2, half % 2);
+            let pairs = block.sixteen(128 + 16 * half);
+            let first = 8 * n + which;
+            let (mut low, mut high) = nibbles(block.sixteen(64 * n + 16 * which));
+            for i in 0..4 {
+                low[i] = or_masked(low[i], _mm512_slli_epi32::<4>(pairs[i]), 48);
+                high[i] = or_masked(high[i], pairs[i], 48);
             }
+            to.quads(first, low);
+            to.quads(first + 4, high);
+            let (mut low, mut high) = nibbles(block.sixteen(64 * n + 32 + 16 * which));
+            for i in 0..4 {
+                low[i] = or_masked(low[i], _mm512_slli_epi32::<2>(pairs[i]), 48);
+                high[i] = or_masked(high[i], _mm512_srli_epi32::<2>(pairs[i]), 48);
+            }
+            to.quads(first + 2, low);
+            to.quads(first + 6, high);
         }
     }
 }
@@ -208,44 +217,50 @@ formats! {
 /// Splits bytes into their low and high four bits.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn nibbles(word: __m512i) -> (__m512i, __m512i) {
+fn nibbles<const Q: usize>(words: [__m512i; Q]) -> ([__m512i; Q], [__m512i; Q]) {
     let mask = _mm512_set1_epi32(0x0f0f_0f0f);
-    (_mm512_and_si512(word, mask), _mm512_and_si512(_mm512_srli_epi32::<4>(word), mask))
-}
-
-/// Stores a group whose sixteen bytes hold two elements each, sixteen apart.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn halves(words: [__m512i; 4], first: usize, to: &mut Half<'_>) {
-    for (i, word) in words.into_iter().enumerate() {
-        let (low, high) = nibbles(word);
-        to.quad(first + i, low);
-        to.quad(first + 4 + i, high);
+    let (mut low, mut high) = (words, words);
+    for i in 0..Q {
+        low[i] = _mm512_and_si512(words[i], mask);
+        high[i] = _mm512_and_si512(_mm512_srli_epi32::<4>(words[i]), mask);
     }
+    (low, high)
 }
 
-/// As [`halves`], each element being looked up in a table.
+/// Applies `f` to each of the words.
+#[inline(always)]
+fn each<const Q: usize>(mut words: [__m512i; Q], f: impl Fn(__m512i) -> __m512i) -> [__m512i; Q] {
+    for word in &mut words {
+        *word = f(*word);
+    }
+    words
+}
+
+#[inline(always)]
+fn joined([a, b, c, d]: [__m512i; 4], [e, f, g, h]: [__m512i; 4]) -> [__m512i; 8] {
+    [a, b, c, d, e, f, g, h]
+}
+
+/// Unpacks a group whose sixteen bytes hold two elements each, sixteen apart, as numbers in a table.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn looked_up(table: &[u8; 16], words: [__m512i; 4], first: usize, to: &mut Half<'_>) {
+fn looked_up(table: &[u8; 16], words: [__m512i; 4]) -> [__m512i; 8] {
     // SAFETY: sixteen bytes are readable.
     let table = _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(table.as_ptr().cast()) });
-    for (i, word) in words.into_iter().enumerate() {
-        let (low, high) = nibbles(word);
-        to.quad(first + i, _mm512_shuffle_epi8(table, low));
-        to.quad(first + 4 + i, _mm512_shuffle_epi8(table, high));
-    }
+    let (low, high) = nibbles(words);
+    each(joined(low, high), |quad| _mm512_shuffle_epi8(table, quad))
 }
 
-/// As [`halves`], with a fifth bit for each element in a word of its own.
+/// Unpacks such a group with a fifth bit for each element in a word of its own.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn fives(fifths: __m512i, words: [__m512i; 4], first: usize, to: &mut Half<'_>) {
-    for (i, word) in words.into_iter().enumerate() {
-        let (low, high) = nibbles(word);
-        to.quad(first + i, _mm512_or_si512(low, spread_fifths(fifths, 4 * i as u32)));
-        to.quad(first + 4 + i, _mm512_or_si512(high, spread_fifths(fifths, 16 + 4 * i as u32)));
+fn fives(fifths: __m512i, words: [__m512i; 4]) -> [__m512i; 8] {
+    let (low, high) = nibbles(words);
+    let mut quads = joined(low, high);
+    for (i, quad) in quads.iter_mut().enumerate() {
+        *quad = _mm512_or_si512(*quad, spread_fifths(fifths, 4 * i as u32));
     }
+    quads
 }
 
 /// Brings bits `from..from + 4` to bit 4 of a byte each.
@@ -262,7 +277,7 @@ fn spread_fifths(bits: __m512i, from: u32) -> __m512i {
 /// of which the last four pairs have their high two bits above the first four.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq")]
-fn six_bit_pairs([head, first, second, third]: [__m512i; 4], to: &mut Half<'_>) {
+fn six_bit_pairs([head, first, second, third]: [__m512i; 4], to: &mut impl Sink) {
     let (d, minimum) = (low_half(head), _mm512_sub_ps(_mm512_setzero_ps(), high_half(head)));
     let (six, four) = (_mm512_set1_epi32(0x3f3f_3f3f), _mm512_set1_epi32(0x0f0f_0f0f));
     let late = |low: __m512i, high: __m512i| or_masked(_mm512_and_si512(low, four), _mm512_srli_epi32::<2>(high), 48);
