@@ -1,7 +1,8 @@
-//! Up to eight tokens: sixteen weight rows at a time are unpacked in registers and multiplied at once.
+//! Up to eight tokens: of 32 weight rows, one half is unpacked to the L1 cache, and the other multiplied as it is unpacked.
 //!
-//! Here every weight is unpacked for the few products it takes part in, and writing it to a panel would cost as much as
-//! those. Rows are far apart, as in [`crate::kernels::gemv`], and fetched ahead: reading is what bounds two or three tokens.
+//! Products that take an activation from memory issue at half the rate, so each activation is loaded for both halves; and
+//! writing all weights to a panel would cost as much as the few products they take part in. Rows are far apart, as in
+//! [`crate::kernels::gemv`], and fetched ahead: reading is what bounds two or three tokens.
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -10,7 +11,7 @@ use std::ops::Range;
 use woolly_quant::TensorType;
 
 use super::super::unpack::{Form, PIECE};
-use super::panel::{Block, LANES, Pieces, Sink, Tail};
+use super::panel::{Block, LANES, Pieces, ROWS, Sink, Tail};
 use super::tile::MAGIC;
 use super::tokens::{Part, TILE, Tokens};
 use super::unpack;
@@ -125,7 +126,7 @@ impl Product<'_> {
         unsafe {
             match self.x.rows() {
                 0 => {}
-                ..=2 => self.run::<F, 2>(),
+                1 | 2 => self.run::<F, 2>(),
                 3 | 4 => self.run::<F, 4>(),
                 5 | 6 => self.run::<F, 6>(),
                 _ => self.run::<F, MOST>(),
@@ -137,62 +138,64 @@ impl Product<'_> {
     fn run<F: Format, const N: usize>(&self) {
         let row_bytes = self.weight.bytes.len() / self.weight.rows;
         // Distances in gathers are 32 bits. An odd number of rows apart, rows fall into different sets of the caches.
-        let far = self.range.len() / LANES;
+        let far = self.range.len() / ROWS;
         let far = if far * row_bytes <= i32::MAX as usize / LANES { far.saturating_sub(1) | 1 } else { 1 };
-        let (mut first, mut tail) = (self.range.start, Tail::ZERO);
+        let mut scratch = Scratch::ZERO;
+        let mut first = self.range.start;
         while first < self.range.end {
-            let whole = first + LANES * far <= self.range.end;
+            let whole = first + ROWS * far <= self.range.end;
             let apart = if whole { far } else { 1 };
             for first in first..first + apart {
-                let neighbours = first + LANES > self.range.end;
-                let sums = self.rows::<F, N>(first, if neighbours { None } else { Some(apart) }, &mut tail);
-                self.write(sums, first, apart);
+                self.rows::<F, N>(first, apart, &mut scratch);
+                self.write(&scratch.sums[..N], first, apart);
             }
-            first += LANES * apart;
+            first += ROWS * apart;
         }
     }
 
-    /// Computes sixteen rows, so many rows apart, or as many as there are.
+    /// Computes 32 rows, `apart` rows apart; where these are neighbours, there may be fewer.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn rows<F: Format, const N: usize>(&self, first: usize, apart: Option<usize>, tail: &mut Tail) -> [__m512; N] {
+    fn rows<F: Format, const N: usize>(&self, first: usize, apart: usize, scratch: &mut Scratch) {
         let (elements, size) = (F::TYPE.block_elements(), F::TYPE.block_bytes());
         let columns = self.weight.columns;
-        let mut head = Head::ZERO;
-        let mut sums = [_mm512_setzero_ps(); N];
+        let Scratch { stored, head, sums, tails } = scratch;
+        let sums = sums.first_chunk_mut::<N>().expect("no more than most");
+        *sums = [[[0.0; LANES]; 2]; N];
+        let (each, last) = (PIECE / self.form.group, self.x.tiles() - 1);
         for piece in 0..columns.div_ceil(PIECE) {
             let blocks = PIECE.min(columns - piece * PIECE) / elements;
             let (column, len) = (piece * (PIECE / elements * size), blocks * size);
-            let from = match apart {
-                Some(apart) => Pieces::apart(self.weight, first, apart, column, len),
-                None => Pieces::new(self.weight, first, column, len, tail),
+            let [tail_a, tail_b] = tails;
+            let (a, b) = if first + (ROWS - 1) * apart < self.weight.rows {
+                let half = |first| Pieces::apart(self.weight, first, apart, column, len);
+                (half(first), half(first + LANES * apart))
+            } else {
+                let half = |first, tail| Pieces::new(self.weight, first, column, len, tail);
+                (half(first, tail_a), half(first + LANES, tail_b))
             };
-            from.prefetch(PREFETCH, len);
+            a.prefetch(PREFETCH, len);
+            b.prefetch(PREFETCH, len);
             let (parts, extras) = self.x.piece(self.form, piece);
-            let each = PIECE / self.form.group;
-            let last = parts.len() - 1;
             let (parts, extras) = ([&parts[0], &parts[last]], [&extras[..each], &extras[last * each..]]);
-            for b in 0..blocks {
-                let mut to = Registers::<F, N> { head: &mut head, parts, extras, sums, format: PhantomData };
+            for block in 0..blocks {
                 // SAFETY: this function has the instructions, and the piece so many blocks.
-                unsafe { F::unpack(from.block(b * size, size), b, &mut to) };
-                sums = to.sums;
+                unsafe { F::unpack(a.block(block * size, size), block, stored) };
+            }
+            for block in 0..blocks {
+                let mut to = Both::<F, N> { stored, head, parts, extras, sums, format: PhantomData };
+                // SAFETY: as above.
+                unsafe { F::unpack(b.block(block * size, size), block, &mut to) };
             }
         }
-        sums
     }
 
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn write<const N: usize>(&self, sums: [__m512; N], first: usize, apart: usize) {
-        for (token, sum) in sums.into_iter().enumerate().take(self.x.rows()) {
-            let mut values = [0.0; LANES];
-            // SAFETY: sixteen floats are writable.
-            unsafe { _mm512_storeu_ps(values.as_mut_ptr(), sum) };
-            for (lane, value) in values.into_iter().enumerate() {
+    fn write(&self, sums: &[[[f32; LANES]; 2]], first: usize, apart: usize) {
+        for (token, sums) in sums.iter().enumerate().take(self.x.rows()) {
+            for (lane, &sum) in sums.as_flattened().iter().enumerate() {
                 let row = first + lane * apart;
                 if row < self.range.end {
-                    self.out.set(token * self.out_stride + row, value);
+                    self.out.set(token * self.out_stride + row, sum);
                 }
             }
         }
@@ -206,62 +209,145 @@ struct Head {
     minimums: [[f32; LANES]; PIECE / 16],
 }
 
+/// A piece of sixteen rows, unpacked.
+#[repr(align(64))]
+struct Stored {
+    head: Head,
+    quads: [[i32; LANES]; PIECE / 4],
+}
+
+/// What a thread works with; on its stack.
+#[repr(align(64))]
+struct Scratch {
+    stored: Stored,
+    head: Head,
+    sums: [[[f32; LANES]; 2]; MOST],
+    tails: [Tail; 2],
+}
+
 impl Head {
     const ZERO: Self = Self { scales: [[0.0; LANES]; _], minimums: [[0.0; LANES]; _] };
 }
 
-/// Multiplies what is unpacked with `N` tokens of two tiles, the second of which may be the first again.
-struct Registers<'a, F, const N: usize> {
-    head: &'a mut Head,
-    parts: [&'a Part; 2],
-    /// For each group of the piece.
-    extras: [&'a [[u32; TILE]]; 2],
-    sums: [__m512; N],
-    format: PhantomData<F>,
+impl Scratch {
+    const ZERO: Self = Self {
+        stored: Stored { head: Head::ZERO, quads: [[0; LANES]; _] },
+        head: Head::ZERO,
+        sums: [[[0.0; LANES]; 2]; _],
+        tails: [Tail::ZERO; 2],
+    };
 }
 
-impl<F: Format, const N: usize> Sink for Registers<'_, F, N> {
+impl Sink for Head {
     #[inline(always)]
     fn scale(&mut self, group: usize, scale: __m512) {
         // SAFETY: the caller has the instructions; sixteen floats are writable.
-        unsafe { _mm512_storeu_ps(self.head.scales[group].as_mut_ptr(), scale) }
+        unsafe { _mm512_storeu_ps(self.scales[group].as_mut_ptr(), scale) }
     }
 
     #[inline(always)]
     fn minimum(&mut self, group: usize, minimum: __m512) {
         // SAFETY: as in `scale`.
-        unsafe { _mm512_storeu_ps(self.head.minimums[group].as_mut_ptr(), minimum) }
+        unsafe { _mm512_storeu_ps(self.minimums[group].as_mut_ptr(), minimum) }
+    }
+
+    #[inline(always)]
+    fn quads<const Q: usize>(&mut self, _group: usize, _quads: [__m512i; Q]) {}
+}
+
+impl Sink for Stored {
+    #[inline(always)]
+    fn scale(&mut self, group: usize, scale: __m512) {
+        self.head.scale(group, scale);
+    }
+
+    #[inline(always)]
+    fn minimum(&mut self, group: usize, minimum: __m512) {
+        self.head.minimum(group, minimum);
     }
 
     #[inline(always)]
     fn quads<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]) {
-        assert!(group * Q + Q <= PIECE / 4);
-        // SAFETY: the caller has the instructions; loads are of arrays of sixteen.
+        for (to, quad) in self.quads[group * Q..(group + 1) * Q].iter_mut().zip(quads) {
+            // SAFETY: the caller has the instructions; sixteen integers are writable.
+            unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), quad) }
+        }
+    }
+}
+
+/// Multiplies what is unpacked, and what is stored of the other half, with `N` tokens of two tiles, the second of which
+/// may be the first again.
+struct Both<'a, F, const N: usize> {
+    stored: &'a Stored,
+    head: &'a mut Head,
+    parts: [&'a Part; 2],
+    /// For each group of the piece.
+    extras: [&'a [[u32; TILE]]; 2],
+    sums: &'a mut [[[f32; LANES]; 2]; N],
+    format: PhantomData<F>,
+}
+
+impl<F: Format, const N: usize> Sink for Both<'_, F, N> {
+    #[inline(always)]
+    fn scale(&mut self, group: usize, scale: __m512) {
+        self.head.scale(group, scale);
+    }
+
+    #[inline(always)]
+    fn minimum(&mut self, group: usize, minimum: __m512) {
+        self.head.minimum(group, minimum);
+    }
+
+    #[inline(always)]
+    fn quads<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]) {
+        // Products of six tokens for both halves are as many as there are registers for.
+        match N {
+            2 => self.tokens::<2, Q>(0, group, quads),
+            4 => self.tokens::<4, Q>(0, group, quads),
+            6 => self.tokens::<6, Q>(0, group, quads),
+            _ => {
+                self.tokens::<4, Q>(0, group, quads);
+                self.tokens::<4, Q>(4, group, quads);
+            }
+        }
+    }
+}
+
+impl<F: Format, const N: usize> Both<'_, F, N> {
+    /// Multiplies a group with the tokens `first..first + C`.
+    #[inline(always)]
+    fn tokens<const C: usize, const Q: usize>(&mut self, first: usize, group: usize, quads: [__m512i; Q]) {
+        assert!(group * Q + Q <= PIECE / 4 && first + C <= N);
+        // SAFETY: the caller has the instructions; loads and stores are of arrays of sixteen.
         unsafe {
-            let mut products = [_mm512_set1_epi32(MAGIC.to_bits().cast_signed()); N];
+            let mut products = [[_mm512_set1_epi32(MAGIC.to_bits().cast_signed()); 2]; C];
             if !F::MINIMUM {
-                for (t, products) in products.iter_mut().enumerate() {
-                    *products = _mm512_set1_epi32(self.extras[t / TILE][group][t % TILE].cast_signed());
+                for (t, products) in (first..).zip(&mut products) {
+                    *products = [_mm512_set1_epi32(self.extras[t / TILE][group][t % TILE].cast_signed()); 2];
                 }
             }
             for (i, quad) in quads.into_iter().enumerate() {
-                for (t, products) in products.iter_mut().enumerate() {
+                let stored = _mm512_loadu_si512(self.stored.quads[group * Q + i].as_ptr().cast());
+                for (t, products) in (first..).zip(&mut products) {
                     let x = _mm512_set1_epi32(self.parts[t / TILE].quads[group * Q + i][t % TILE]);
-                    *products = _mm512_dpbusd_epi32(*products, quad, x);
+                    *products =
+                        [_mm512_dpbusd_epi32(products[0], stored, x), _mm512_dpbusd_epi32(products[1], quad, x)];
                 }
             }
-            let scale = _mm512_loadu_ps(self.head.scales[group].as_ptr());
-            let bias = _mm512_mul_ps(scale, _mm512_set1_ps(-MAGIC));
-            for (t, (sum, products)) in self.sums.iter_mut().zip(products).enumerate() {
-                let x = _mm512_set1_ps(self.parts[t / TILE].scales[group * Q / 8][t % TILE]);
-                let scaled = _mm512_fmadd_ps(_mm512_castsi512_ps(products), scale, bias);
-                *sum = _mm512_fmadd_ps(scaled, x, *sum);
-            }
-            if F::MINIMUM {
-                let minimum = _mm512_loadu_ps(self.head.minimums[group].as_ptr());
-                for (t, sum) in self.sums.iter_mut().enumerate() {
-                    let x = _mm512_set1_ps(f32::from_bits(self.extras[t / TILE][group][t % TILE]));
-                    *sum = _mm512_fmadd_ps(minimum, x, *sum);
+            for (half, head) in [&self.stored.head, &*self.head].into_iter().enumerate() {
+                let scale = _mm512_loadu_ps(head.scales[group].as_ptr());
+                let bias = _mm512_mul_ps(scale, _mm512_set1_ps(-MAGIC));
+                let minimum = _mm512_loadu_ps(head.minimums[group].as_ptr());
+                for (t, products) in (first..).zip(products) {
+                    let to = self.sums[t][half].as_mut_ptr();
+                    let x = _mm512_set1_ps(self.parts[t / TILE].scales[group * Q / 8][t % TILE]);
+                    let scaled = _mm512_fmadd_ps(_mm512_castsi512_ps(products[half]), scale, bias);
+                    let mut sum = _mm512_fmadd_ps(scaled, x, _mm512_loadu_ps(to));
+                    if F::MINIMUM {
+                        let x = _mm512_set1_ps(f32::from_bits(self.extras[t / TILE][group][t % TILE]));
+                        sum = _mm512_fmadd_ps(minimum, x, sum);
+                    }
+                    _mm512_storeu_ps(to, sum);
                 }
             }
         }
