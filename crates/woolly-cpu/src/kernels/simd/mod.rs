@@ -233,9 +233,11 @@ mod tests {
 
         #[inline(always)]
         fn run<S: TileSimd>(self, s: S) {
-            for x in self.0 {
-                let y = exp(s, s.splat(*x));
-                s.store_partial(y, std::slice::from_mut(x));
+            // Another lane each time.
+            for (i, x) in self.0.iter_mut().enumerate() {
+                let mut lanes = [0.0; MAX_LANES];
+                s.store(&mut lanes, exp(s, s.splat(*x)));
+                *x = lanes[i % S::LANES];
             }
         }
     }
@@ -264,9 +266,11 @@ mod tests {
 
         #[inline(always)]
         fn run<S: TileSimd>(self, s: S) {
-            for x in self.0 {
-                let y = exp2_negative(s, s.splat(*x));
-                s.store_partial(y, std::slice::from_mut(x));
+            // Another lane each time.
+            for (i, x) in self.0.iter_mut().enumerate() {
+                let mut lanes = [0.0; MAX_LANES];
+                s.store(&mut lanes, exp2_negative(s, s.splat(*x)));
+                *x = lanes[i % S::LANES];
             }
         }
     }
@@ -313,26 +317,31 @@ mod tests {
         }
     }
 
-    struct Dots<'a>(&'a mut Vec<[i32; 2]>);
+    /// Products of weights that differ from lane to lane: unsigned and signed ones.
+    struct Dots<'a>(&'a mut Vec<[[i32; MAX_LANES]; 2]>);
 
     impl TileKernel for Dots<'_> {
-        type Output = bool;
+        type Output = (usize, bool);
 
         #[inline(always)]
-        fn run<S: TileSimd>(self, s: S) -> bool {
-            for w in 0..=255_u8 {
-                let (weights, a) = ([w, w, 255 - w, 3], [127_i8, 127, -127, 5]);
-                let (weights, a) = (i32::from_ne_bytes(weights), i32::from_ne_bytes(a.map(|a| a as u8)));
-                let (weights, a) = (s.splat_int(weights), s.splat_int(a));
+        fn run<S: TileSimd>(self, s: S) -> (usize, bool) {
+            let a = [127_i8, 127, -127, 5].map(|a| a as u8);
+            for first in 0..=255_u8 {
+                let mut weights = [0; MAX_LANES];
+                for (i, weight) in weights.iter_mut().enumerate() {
+                    let w = first.wrapping_add(i as u8);
+                    *weight = i32::from_ne_bytes([w, w, 255 - w, 3]);
+                }
                 let mut out = [[0_i32; MAX_LANES]; 2];
-                // SAFETY: each row holds a vector.
+                // SAFETY: each array holds a vector.
                 unsafe {
+                    let (weights, a) = (s.load_int_at(weights.as_ptr()), s.splat_int(i32::from_ne_bytes(a)));
                     s.store_int_at(s.dot(s.splat_int(7), weights, a), out[0].as_mut_ptr());
                     s.store_int_at(s.dot_signed(s.splat_int(7), weights, a), out[1].as_mut_ptr());
                 }
-                self.0.push([out[0][S::LANES - 1], out[1][S::LANES - 1]]);
+                self.0.push(out);
             }
-            S::NARROW_DOT
+            (S::LANES, S::NARROW_DOT)
         }
     }
 
@@ -340,14 +349,18 @@ mod tests {
     fn byte_products_are_exact_up_to_the_largest_weights() {
         for level in Level::available() {
             let mut found = Vec::new();
-            let narrow = dispatch(level, Dots(&mut found));
-            for (w, &[unsigned, signed]) in (0..=255_u8).zip(&found) {
-                let product = |w: [i32; 4]| 7 + 127 * w[0] + 127 * w[1] - 127 * w[2] + 5 * w[3];
-                let as_i8 = |w: u8| i32::from(w as i8);
-                assert_eq!(signed, product([as_i8(w), as_i8(w), as_i8(255 - w), 3]), "{level:?} signed {w}");
-                if !narrow {
-                    let u = i32::from(w);
-                    assert_eq!(unsigned, product([u, u, 255 - u, 3]), "{level:?} unsigned {w}");
+            let (lanes, narrow) = dispatch(level, Dots(&mut found));
+            for (first, [unsigned, signed]) in (0..=255_u8).zip(&found) {
+                for (i, (&signed, &unsigned)) in signed.iter().zip(unsigned).enumerate().take(lanes) {
+                    let w = first.wrapping_add(i as u8);
+                    let product = |w: [i32; 4]| 7 + 127 * w[0] + 127 * w[1] - 127 * w[2] + 5 * w[3];
+                    let as_i8 = |w: u8| i32::from(w as i8);
+                    let expected = product([as_i8(w), as_i8(w), as_i8(255 - w), 3]);
+                    assert_eq!(signed, expected, "{level:?} signed {w}");
+                    if !narrow {
+                        let u = i32::from(w);
+                        assert_eq!(unsigned, product([u, u, 255 - u, 3]), "{level:?} unsigned {w}");
+                    }
                 }
             }
         }
