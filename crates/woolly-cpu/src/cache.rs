@@ -134,6 +134,24 @@ impl Layout {
         Some(at)
     }
 
+    /// Zeros in the contents of a block what follows its first `tokens` tokens.
+    pub(crate) fn keep_tokens(&self, tokens: usize, contents: &mut [u8]) {
+        let kept = tokens.min(BLOCK_TOKENS);
+        // Bytes of one element of a key, 32 of which lie side by side.
+        let width = self.key_scales / (self.key_length * BLOCK_TOKENS).max(1);
+        for head in contents.chunks_exact_mut(self.head) {
+            let (keys, rest) = head.split_at_mut(self.key_scales);
+            keys.chunks_exact_mut((width * BLOCK_TOKENS).max(1)).for_each(|element| element[kept * width..].fill(0));
+            let (scales, rest) = rest.split_at_mut(self.values - self.key_scales);
+            let (values, value_scales) = rest.split_at_mut(self.value_scales - self.values);
+            values[kept * self.value_row..].fill(0);
+            // Half-precision numbers, one a token, where there are any.
+            for scales in [scales, value_scales].into_iter().filter(|scales| scales.len() >= 2 * BLOCK_TOKENS) {
+                scales[2 * kept..].fill(0);
+            }
+        }
+    }
+
     /// Returns the bytes of one head of one layer in a block.
     pub(crate) fn of_head(&self, layer: usize, head: usize, block: usize) -> Range<usize> {
         let start = block * self.block + (layer * self.kv_heads + head) * self.head;

@@ -29,6 +29,54 @@ type Task<'a> = dyn Fn(usize) + Sync + 'a;
 pub struct ThreadPool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    sharing: Sharing,
+}
+
+/// How the work of one operation is spread over threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// Whether a thread that is done takes over work of others. Without it each has an equal part of every operation, and
+    /// the slowest holds up the rest.
+    pub stealing: bool,
+    /// Rows of a weight in a unit of work, at least, while few tokens are computed, as in decoding; fewer only where a
+    /// thread's whole part has fewer. Prompts are cut by the tiles of their kernels.
+    pub unit_rows: usize,
+    /// Most units of an operation that are one thread's to begin with: with fewer, units are larger.
+    pub queue: usize,
+}
+
+impl Default for Sharing {
+    /// Threads help each other; units of 64 rows or more, at most 256 of them a thread.
+    fn default() -> Self {
+        Self { stealing: true, unit_rows: 64, queue: 256 }
+    }
+}
+
+/// The items of one operation, to be claimed in ranges: see [`ThreadPool::deal`].
+pub(crate) struct Deal {
+    next: Line<AtomicUsize>,
+    items: usize,
+    unit: usize,
+    /// Number of fixed parts; none where whoever is free takes what is next.
+    parts: Option<usize>,
+}
+
+impl Deal {
+    /// Returns the ranges that fall to a thread, one after the other; they overlap with nobody else's.
+    pub(crate) fn of(&self, thread: usize) -> impl Iterator<Item = Range<usize>> {
+        let end = |part: usize, parts: usize| self.items * part / parts;
+        let mut own = self.parts.map(|parts| end(thread, parts)..end(thread + 1, parts));
+        std::iter::from_fn(move || {
+            let (start, limit) = match &mut own {
+                None => (self.next.0.fetch_add(self.unit, Ordering::Relaxed), self.items),
+                Some(own) => {
+                    let next = own.end.min(own.start + self.unit);
+                    (std::mem::replace(&mut own.start, next), own.end)
+                }
+            };
+            (start < limit).then(|| start..limit.min(start + self.unit))
+        })
+    }
 }
 
 /// A value alone on its cache line (a pair of them: processors prefetch neighbours).
@@ -98,17 +146,18 @@ impl ThreadPool {
     /// When the system refuses a thread; those already started are joined.
     pub fn new(threads: usize, pin: bool) -> io::Result<Self> {
         let processors = if pin { topology::allowed_processors() } else { Vec::new() };
-        Self::bound(threads, &processors.into_iter().map(|processor| vec![processor]).collect::<Vec<_>>())
+        let places: Vec<_> = processors.into_iter().map(|processor| vec![processor]).collect();
+        Self::bound(threads, &places, Sharing::default())
     }
 
     /// Starts `threads - 1` threads (at least none), the i-th of which runs on the processors `places[i % places.len()]`
-    /// only; on any where there are no places. Thread 0, the caller, is never bound.
+    /// only; on any where there are no places. Thread 0, the caller, is never bound. Work is spread as `sharing` says.
     ///
     /// # Errors
     /// As [`ThreadPool::new`].
-    pub fn bound(threads: usize, places: &[Vec<usize>]) -> io::Result<Self> {
+    pub fn bound(threads: usize, places: &[Vec<usize>], sharing: Sharing) -> io::Result<Self> {
         let workers = threads.saturating_sub(1);
-        let mut pool = Self { shared: Arc::new(Shared::new(workers)), workers: Vec::with_capacity(workers) };
+        let mut pool = Self { shared: Arc::new(Shared::new(workers)), workers: Vec::with_capacity(workers), sharing };
         for index in 1..=workers {
             let shared = Arc::clone(&pool.shared);
             let place = places.get(index % places.len().max(1)).cloned();
@@ -178,28 +227,40 @@ impl ThreadPool {
         }
     }
 
-    /// Calls `task` with consecutive ranges of at most `chunk` items that cover `0..n_items`, on whichever thread is free.
+    /// Returns how work is spread.
+    pub fn sharing(&self) -> Sharing {
+        self.sharing
+    }
+
+    /// Calls `task(i)` on the threads that take part in work that each claims for itself: on whoever comes, as
+    /// [`ThreadPool::share`], or on everyone where nobody takes over the work of others.
+    ///
+    /// # Panics
+    /// As [`ThreadPool::run`].
+    pub(crate) fn work(&self, task: &Task<'_>) {
+        if self.sharing.stealing { self.share(task) } else { self.run(task) }
+    }
+
+    /// Deals out `items` items in units of `unit`, or of more where a thread would have too many.
+    pub(crate) fn deal(&self, items: usize, unit: usize) -> Deal {
+        let most = self.threads().saturating_mul(self.sharing.queue.max(1));
+        let parts = (!self.sharing.stealing).then_some(self.threads());
+        Deal { next: Line(AtomicUsize::new(0)), items, unit: unit.max(items.div_ceil(most)).max(1), parts }
+    }
+
+    /// Calls `task` with consecutive ranges of about `chunk` items that cover `0..n_items`, on whichever thread is free.
     ///
     /// # Panics
     /// As [`ThreadPool::run`].
     pub fn chunks(&self, n_items: usize, chunk: usize, task: &(dyn Fn(Range<usize>) + Sync)) {
-        let chunk = chunk.max(1);
-        if n_items <= chunk {
+        if n_items <= chunk.max(1) {
             if n_items > 0 {
                 task(0..n_items);
             }
             return;
         }
-        let next = Line(AtomicUsize::new(0));
-        self.share(&|_| {
-            loop {
-                let start = next.0.fetch_add(chunk, Ordering::Relaxed);
-                if start >= n_items {
-                    break;
-                }
-                task(start..n_items.min(start + chunk));
-            }
-        });
+        let deal = self.deal(n_items, chunk);
+        self.work(&|thread| deal.of(thread).for_each(task));
     }
 }
 
@@ -423,12 +484,48 @@ mod tests {
             for (items, chunk) in [(0, 4), (1, 4), (4, 4), (5, 4), (1000, 7), (1000, 0), (3, usize::MAX)] {
                 let hits: Vec<_> = (0..items).map(|_| AtomicUsize::new(0)).collect();
                 pool.chunks(items, chunk, &|range| {
-                    assert!(!range.is_empty() && range.len() <= chunk.max(1));
+                    let most = chunk.max(1).max(items.div_ceil(pool.threads() * 256));
+                    assert!(!range.is_empty() && range.len() <= most);
                     range.for_each(|i| {
                         hits[i].fetch_add(1, Ordering::Relaxed);
                     });
                 });
                 assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1), "{items} items by {chunk}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_stealing_each_thread_has_its_part_and_no_other() {
+        for threads in [1, 2, 3] {
+            let pool = ThreadPool::bound(threads, &[], Sharing { stealing: false, ..Sharing::default() }).unwrap();
+            for items in [0, 1, 2, 7, 100] {
+                let owner: Vec<_> = (0..items).map(|_| AtomicUsize::new(usize::MAX)).collect();
+                let deal = pool.deal(items, 3);
+                pool.work(&|thread| {
+                    deal.of(thread).flatten().for_each(|i| {
+                        assert_eq!(owner[i].swap(thread, Ordering::Relaxed), usize::MAX, "item {i} twice");
+                    });
+                });
+                let expected = |i: usize| (0..threads).find(|&t| i < items * (t + 1) / threads);
+                for (i, owner) in owner.iter().enumerate() {
+                    assert_eq!(Some(owner.load(Ordering::Relaxed)), expected(i), "{items} items, {threads} threads");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_thread_has_no_more_units_than_its_queue_holds() {
+        for (queue, stealing) in [(1, true), (3, true), (1, false), (256, true), (0, true)] {
+            let pool = ThreadPool::bound(2, &[], Sharing { queue, stealing, ..Sharing::default() }).unwrap();
+            for (items, unit) in [(1000, 1), (7, 1), (1000, 400)] {
+                let deal = pool.deal(items, unit);
+                let units: Vec<_> = (0..2).flat_map(|thread| deal.of(thread)).collect();
+                assert_eq!(units.iter().map(Range::len).sum::<usize>(), items);
+                assert!(units.len() <= 2 * queue.max(1), "{queue}: {units:?}");
+                let least = unit.max(items.div_ceil(2 * queue.max(1)));
+                assert!(units[..units.len() - 1].iter().all(|u| u.len() >= least.min(items / 2)), "{queue}: {units:?}");
             }
         }
     }

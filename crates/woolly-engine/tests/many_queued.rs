@@ -1,38 +1,14 @@
 //! Ten thousand waiting requests: each costs little more than its prompt, and all of it is given back.
 
 mod fake;
+#[path = "fake/weighing.rs"]
+mod weighing;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 
 use fake::recalling::Recalling;
 use woolly_engine::{CancelToken, Engine, EngineOptions, FinishReason, Request, SamplingParams, TokenStream};
-
-/// Counts the bytes in use.
-struct Weighing;
-
-static BYTES: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is passed on unchanged to the system allocator, which meets the contract; the counter is atomic and
-// needs no allocation.
-unsafe impl GlobalAlloc for Weighing {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        BYTES.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promise about `layout` is the one the system allocator asks for.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: `pointer` came from `alloc` above with this `layout`, hence from the system allocator.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Weighing = Weighing;
 
 const COUNT: usize = 10_000;
 const PROMPT: usize = 40;
@@ -51,10 +27,10 @@ fn ten_thousand_queued_requests_hold_memory_flat() {
     let mut decoder = Recalling::new(64, 256, 8);
     decoder.permits = Some(permits);
     let engine = Engine::start(Box::new(decoder), EngineOptions::default()).expect("a thread");
-    let before = BYTES.load(Ordering::Relaxed);
+    let before = weighing::bytes();
     let mut streams = Vec::with_capacity(COUNT);
     streams.extend((0..COUNT).map(|number| submit(&engine, number)));
-    let queued = (BYTES.load(Ordering::Relaxed) - before) / COUNT;
+    let queued = (weighing::bytes() - before) / COUNT;
     assert!(queued < PROMPT * size_of::<u32>() + 1200, "{queued} bytes a request");
     // Everyone is answered, and half of them have left before.
     streams.truncate(COUNT / 2);
@@ -66,6 +42,6 @@ fn ten_thousand_queued_requests_hold_memory_flat() {
     let stats = engine.stats();
     assert_eq!((stats.submitted, stats.failed), (COUNT as u64, 0));
     engine.shutdown();
-    let after = BYTES.load(Ordering::Relaxed);
+    let after = weighing::bytes();
     assert!(after < before + 4096, "{before} bytes before, {after} after");
 }

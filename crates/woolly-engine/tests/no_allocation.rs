@@ -67,6 +67,7 @@ fn the_block_manager_allocates_nothing_while_sequences_grow_and_old_blocks_go() 
     let options = KvOptions {
         blocks: 40,
         block_bytes: 1024,
+        block_memory: 1024,
         packed_bytes: None,
         max_bytes: 1 << 20,
         spill_bytes: 0,

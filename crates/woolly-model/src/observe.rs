@@ -178,6 +178,18 @@ impl<B: Backend> Backend for Observed<B> {
         self.inner.block_bytes(cache)
     }
 
+    fn adopt_thread(&self) {
+        self.inner.adopt_thread();
+    }
+
+    fn block_memory(&self, cache: &Self::Cache) -> usize {
+        self.inner.block_memory(cache)
+    }
+
+    fn keep_tokens(&self, cache: &Self::Cache, tokens: usize, saved: &mut [u8]) -> Result<(), BackendError> {
+        self.inner.keep_tokens(cache, tokens, saved)
+    }
+
     fn copy_block(&self, cache: &mut Self::Cache, from: u32, to: u32) -> Result<(), BackendError> {
         self.inner.copy_block(cache, from, to)
     }

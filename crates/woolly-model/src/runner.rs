@@ -22,11 +22,19 @@ pub trait Decoder: Send {
         1
     }
 
+    /// Says that the calling thread is there for this decoder's steps alone, as [`Backend::adopt_thread`] does.
+    fn adopt_thread(&self) {}
+
     /// Returns the number of cache blocks of [`BLOCK_TOKENS`] tokens that sequences can be given.
     fn cache_blocks(&self) -> usize;
 
     /// Returns the bytes that [`save_block`](Self::save_block) writes for one cache block.
     fn block_bytes(&self) -> usize;
+
+    /// Returns the bytes of memory that a cache block takes once it is written to, as [`Backend::block_memory`] says.
+    fn block_memory(&self) -> usize {
+        self.block_bytes()
+    }
 
     /// Copies the contents of a cache block to another, as [`Backend::copy_block`] says.
     ///
@@ -40,6 +48,12 @@ pub trait Decoder: Send {
     /// # Errors
     /// [`Error::Backend`] for a block outside the cache or an `out` of another size.
     fn save_block(&self, block: u32, out: &mut [u8]) -> Result<(), Error>;
+
+    /// Zeros in what [`save_block`](Self::save_block) wrote whatever belongs to other tokens than the first `tokens`.
+    ///
+    /// # Errors
+    /// [`Error::Backend`] for a `saved` of another size.
+    fn keep_tokens(&self, tokens: usize, saved: &mut [u8]) -> Result<(), Error>;
 
     /// Restores, bit for bit, what [`save_block`](Self::save_block) wrote, as the contents of `block`.
     ///
@@ -116,12 +130,24 @@ impl<B: Backend> Decoder for Runner<B> {
         self.backend.uniform_rows()
     }
 
+    fn adopt_thread(&self) {
+        self.backend.adopt_thread();
+    }
+
     fn cache_blocks(&self) -> usize {
         self.writers.step_of.len()
     }
 
     fn block_bytes(&self) -> usize {
         self.backend.block_bytes(&self.cache)
+    }
+
+    fn block_memory(&self) -> usize {
+        self.backend.block_memory(&self.cache)
+    }
+
+    fn keep_tokens(&self, tokens: usize, saved: &mut [u8]) -> Result<(), Error> {
+        Ok(self.backend.keep_tokens(&self.cache, tokens, saved)?)
     }
 
     fn copy_block(&mut self, from: u32, to: u32) -> Result<(), Error> {

@@ -57,6 +57,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// [`BackendError::WeightBytes`], [`BackendError::UnsupportedType`], [`BackendError::OutOfMemory`].
     fn weight(&self, source: WeightSource) -> Result<Self::Weight, BackendError>;
 
+    /// Says that the calling thread is there for this backend's operations alone, so that it may be bound to a processor.
+    /// By default nothing happens.
+    fn adopt_thread(&self) {}
+
     /// Allocates a key-value cache.
     ///
     /// # Errors
@@ -65,6 +69,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
 
     /// Returns the bytes that [`save_block`](Self::save_block) writes for one block: all layers and heads.
     fn block_bytes(&self, cache: &Self::Cache) -> usize;
+
+    /// Returns the bytes of memory that a block of the cache takes once it is written to, what keeps it apart from the next
+    /// included; at least [`block_bytes`](Self::block_bytes), which is the default.
+    fn block_memory(&self, cache: &Self::Cache) -> usize {
+        self.block_bytes(cache)
+    }
 
     /// Copies the contents of block `from` to block `to`, all layers and heads: what a sequence needs that is to write to
     /// a partly filled block it shares with another. A block copied to itself stays as it is.
@@ -88,6 +98,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// [`BackendError::OutOfRange`] for a block outside the cache; [`BackendError::Shape`] when `bytes` has another size
     /// than [`block_bytes`](Self::block_bytes).
     fn load_block(&self, cache: &mut Self::Cache, block: u32, bytes: &[u8]) -> Result<(), BackendError>;
+
+    /// Zeros in `saved`, contents of a block that [`save_block`](Self::save_block) wrote, whatever belongs to other tokens
+    /// than the first `tokens`: what is left depends on nothing that the block held before.
+    ///
+    /// # Errors
+    /// [`BackendError::Shape`] when `saved` has another size than [`block_bytes`](Self::block_bytes).
+    fn keep_tokens(&self, cache: &Self::Cache, tokens: usize, saved: &mut [u8]) -> Result<(), BackendError>;
 
     /// Gives the memory of `blocks` back to the system as far as the device can; they stay usable, and their contents are
     /// unspecified until they are written again. Other blocks keep theirs.

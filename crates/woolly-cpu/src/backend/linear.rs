@@ -5,7 +5,6 @@
 //! strips of weight rows one after the other.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use woolly_tensor::{Activation, BackendError, Norm, Projection};
 
@@ -185,8 +184,8 @@ fn few_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Optio
         results = rest;
         *target = Some(if task.accumulate { SharedOut::new(own) } else { task.out });
     }
-    let total = weights().map(|w| w.bytes.len()).sum();
-    each_piece(cpu, pieces, total, &|piece| {
+    let (total, rows) = weights().fold((0, 0), |(bytes, rows), w| (bytes + w.bytes.len(), rows + w.rows));
+    each_piece(cpu, pieces, (total, rows), &|piece| {
         let mut before = 0;
         for (task, target) in tasks.iter().zip(&targets) {
             let (Some(task), Some(target)) = (task, target) else { continue };
@@ -239,7 +238,7 @@ fn few_gated(
     let vectors = prepared(cpu, vectors, normed, x, weights.into_iter());
     let up = SharedOut::new(at_least(results, x.rows * inner));
     let total = weights[0].bytes.len();
-    each_piece(cpu, pieces, total, &|piece| {
+    each_piece(cpu, pieces, (total, inner), &|piece| {
         let range = share(&weights[0], 0, total, piece);
         vectors.multiply(cpu.level, &weights[0], range.clone(), &out, inner);
         vectors.multiply(cpu.level, &weights[1], range.clone(), &up, inner);
@@ -283,13 +282,14 @@ fn prepared<'a, 'w>(
     vectors
 }
 
-/// Computes all pieces of work on `bytes` of weights, on all threads, or on this one alone when there is little to read.
-fn each_piece(cpu: &Cpu, pieces: &mut Pieces, bytes: usize, compute: &(dyn Fn(Piece) + Sync)) {
+/// Computes all pieces of work on so many bytes and rows of weights, on all threads, or on this one alone when there is
+/// little to read.
+fn each_piece(cpu: &Cpu, pieces: &mut Pieces, (bytes, rows): (usize, usize), compute: &(dyn Fn(Piece) + Sync)) {
     let threads = if bytes < ALONE { 1 } else { cpu.threads() };
-    pieces.reset(threads, bytes);
+    pieces.reset(threads, bytes, rows, cpu.pool.sharing());
     let pieces = &*pieces;
     let work = |thread: usize| std::iter::from_fn(|| pieces.claim(thread)).for_each(compute);
-    if threads == 1 { work(0) } else { cpu.pool.share(&work) }
+    if threads == 1 { work(0) } else { cpu.pool.work(&work) }
 }
 
 /// Returns the rows of `weight` that fall into a piece of `total` bytes, of which `before` precede it.
@@ -437,18 +437,12 @@ fn each_tile_block(packed: &Packed, each: &mut dyn FnMut(Range<usize>)) {
     }
 }
 
-/// Calls `each(scratch, item)` for items `0..n`, each on whichever thread is free.
+/// Calls `each(scratch, item)` for items `0..n`, each on whichever thread is free, or on the one that it falls to.
 pub(super) fn each_item(cpu: &Cpu, n: usize, each: &(dyn Fn(&mut Lane, usize) + Sync)) {
-    let next = AtomicUsize::new(0);
-    cpu.pool.share(&|thread| {
+    let deal = cpu.pool.deal(n, 1);
+    cpu.pool.work(&|thread| {
         let lane = &mut *cpu.lane(thread);
-        loop {
-            let item = next.fetch_add(1, Ordering::Relaxed);
-            if item >= n {
-                break;
-            }
-            each(lane, item);
-        }
+        deal.of(thread).flatten().for_each(|item| each(lane, item));
     });
 }
 
@@ -463,6 +457,7 @@ pub(super) fn at_least(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::Sharing;
     use woolly_quant::TensorType;
 
     #[test]
@@ -473,7 +468,7 @@ mod tests {
             let weights = sizes.map(weight);
             let total: usize = weights.iter().map(|w| w.bytes.len()).sum();
             let mut pieces = Pieces::default();
-            pieces.reset(threads, total);
+            pieces.reset(threads, total, sizes.iter().sum(), Sharing::default());
             let mut most = 0;
             let mut seen = sizes.map(|rows| vec![0; rows]);
             for thread in 0..threads {

@@ -28,7 +28,7 @@ use crate::kernels::disjoint::Disjoint;
 use crate::kernels::gemm::Panel;
 use crate::kernels::norm::rms_norm;
 use crate::memory::{MemoryOptions, MemoryPool};
-use crate::pool::ThreadPool;
+use crate::pool::{Sharing, ThreadPool};
 use crate::tensor::CpuTensor;
 use crate::topology::{self, CpuInfo};
 use crate::weight::{self, CpuWeight};
@@ -50,6 +50,8 @@ pub struct CpuOptions {
     pub one_node: bool,
     /// Take activations and logits from a pool with these rules; from the system when absent.
     pub memory: Option<MemoryOptions>,
+    /// How work is spread over threads.
+    pub sharing: Sharing,
 }
 
 impl CpuOptions {
@@ -99,6 +101,8 @@ pub enum CpuError {
 pub struct Cpu {
     level: Level,
     pool: ThreadPool,
+    /// The processors of a thread that calls and does nothing else; empty where threads are not bound.
+    place: Vec<usize>,
     memory: Option<Arc<MemoryPool>>,
     shared: Mutex<Shared>,
     lanes: Box<[Mutex<Lane>]>,
@@ -172,11 +176,13 @@ impl Cpu {
         };
         let default = if options.one_node { topology::node_threads } else { crate::default_threads };
         let threads = options.threads.unwrap_or_else(default).max(1);
-        let pool =
-            ThreadPool::bound(threads, &options.places()).map_err(|source| CpuError::Threads { threads, source })?;
+        let places = options.places();
+        let pool = ThreadPool::bound(threads, &places, options.sharing)
+            .map_err(|source| CpuError::Threads { threads, source })?;
         let lanes = (0..threads).map(|_| Mutex::new(Lane::new())).collect();
         let memory = options.memory.map(MemoryPool::new).transpose().map_err(CpuError::Memory)?.map(Arc::new);
-        Ok(Self { level, pool, memory, shared: Mutex::default(), lanes })
+        let place = places.into_iter().next().unwrap_or_default();
+        Ok(Self { level, pool, place, memory, shared: Mutex::default(), lanes })
     }
 
     /// Returns the instruction set in use.
@@ -276,12 +282,28 @@ impl Backend for Cpu {
         CpuWeight::new(source)
     }
 
+    fn adopt_thread(&self) {
+        if !self.place.is_empty() {
+            topology::bind_current_thread(&self.place);
+        }
+    }
+
     fn cache(&self, spec: &CacheSpec) -> Result<CpuCache, BackendError> {
         CpuCache::new(spec)
     }
 
     fn block_bytes(&self, cache: &CpuCache) -> usize {
         cache.block_bytes()
+    }
+
+    fn block_memory(&self, cache: &CpuCache) -> usize {
+        cache.layout().block
+    }
+
+    fn keep_tokens(&self, cache: &CpuCache, tokens: usize, saved: &mut [u8]) -> Result<(), BackendError> {
+        BackendError::expect_size("keep_tokens", "bytes of a block", saved.len(), cache.block_bytes())?;
+        cache.layout().keep_tokens(tokens, saved);
+        Ok(())
     }
 
     fn copy_block(&self, cache: &mut CpuCache, from: u32, to: u32) -> Result<(), BackendError> {

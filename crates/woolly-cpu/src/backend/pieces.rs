@@ -6,11 +6,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Where the pieces of a share end, in parts of [`PARTS`].
-const ENDS: [usize; 4] = [4, 6, 7, 8];
+use crate::pool::Sharing;
 
-/// Parts of a share.
-const PARTS: usize = ENDS[ENDS.len() - 1];
+/// Pieces of a share at most: a half, a quarter, and two eighths.
+const MOST: usize = 4;
 
 /// Bytes of a share below which it is one piece.
 const WHOLE: usize = 256 << 10;
@@ -36,6 +35,7 @@ pub(super) struct Pieces {
     /// Pieces of a share, each share being one thread's.
     each: usize,
     threads: usize,
+    stealing: bool,
 }
 
 impl Pieces {
@@ -46,17 +46,22 @@ impl Pieces {
         }
     }
 
-    /// Cuts `bytes` of weights for `threads` threads; allocates when there are more than any before.
-    pub(super) fn reset(&mut self, threads: usize, bytes: usize) {
+    /// Cuts `bytes` of weights, `rows` rows of them, for `threads` threads; allocates when there are more than any before.
+    pub(super) fn reset(&mut self, threads: usize, bytes: usize, rows: usize, sharing: Sharing) {
         self.reserve(threads);
         self.claimed.iter_mut().for_each(|line| *line.0.get_mut() = 0);
         self.threads = threads;
-        self.each = if threads == 1 || bytes / threads < WHOLE { 1 } else { ENDS.len() };
+        self.stealing = sharing.stealing;
+        let most = if threads == 1 || bytes / threads < WHOLE { 1 } else { MOST.min(sharing.queue) };
+        // The last two pieces are the smallest.
+        let smallest = |pieces: usize| (rows / threads) >> (pieces - 1);
+        self.each = (2..=most).rev().find(|&pieces| smallest(pieces) >= sharing.unit_rows).unwrap_or(1);
     }
 
     /// Returns the next piece for a thread: of its own share, or of the first after it that has one left.
     pub(super) fn claim(&self, thread: usize) -> Option<Piece> {
-        (0..self.threads).find_map(|i| self.claim_own((thread + i) % self.threads))
+        let shares = if self.stealing { self.threads } else { 1 };
+        (0..shares).find_map(|i| self.claim_own((thread + i) % self.threads))
     }
 
     /// Returns the next piece of one share.
@@ -65,12 +70,11 @@ impl Pieces {
         if piece >= self.each {
             return None;
         }
-        if self.each == 1 {
-            return Some(Piece { start: share, end: share + 1, of: self.threads });
-        }
-        let start = if piece == 0 { 0 } else { ENDS[piece - 1] };
-        let (start, end) = (share * PARTS + start, share * PARTS + ENDS[piece]);
-        Some(Piece { start, end, of: self.threads * PARTS })
+        // Each piece is half of what is left, the last all of it.
+        let parts = 1 << (self.each - 1);
+        let end = |pieces: usize| if pieces == self.each { parts } else { parts - (parts >> pieces) };
+        let (start, end) = (share * parts + end(piece), share * parts + end(piece + 1));
+        Some(Piece { start, end, of: self.threads * parts })
     }
 }
 
@@ -83,7 +87,7 @@ mod tests {
         for (threads, bytes) in [(1, 1 << 30), (2, 1 << 10), (2, 1 << 30), (5, 1 << 30)] {
             let mut pieces = Pieces::default();
             for present in 1..=threads {
-                pieces.reset(threads, bytes);
+                pieces.reset(threads, bytes, 1 << 20, Sharing::default());
                 // Threads take turns; those beyond `present` never come.
                 let mut all: Vec<Piece> = Vec::new();
                 let mut idle = 0;
@@ -107,7 +111,7 @@ mod tests {
     #[test]
     fn a_thread_helps_others_only_when_its_share_is_done() {
         let mut pieces = Pieces::default();
-        pieces.reset(2, 1 << 30);
+        pieces.reset(2, 1 << 30, 1 << 20, Sharing::default());
         let starts = |thread: usize, n: usize| -> Vec<usize> {
             (0..n).map(|_| pieces.claim(thread).expect("a piece is left").start).collect()
         };
@@ -115,5 +119,23 @@ mod tests {
         assert_eq!(starts(0, 4), [0, 4, 6, 7]);
         assert_eq!(starts(0, 2), [14, 15], "the rest of the other share");
         assert_eq!(pieces.claim(1), None);
+    }
+
+    #[test]
+    fn units_and_queues_bound_how_finely_a_share_is_cut() {
+        let mut pieces = Pieces::default();
+        let mut ends = |rows: usize, sharing: Sharing| {
+            pieces.reset(2, 1 << 30, rows, sharing);
+            std::iter::from_fn(|| pieces.claim_own(0)).map(|p| (p.end * 2 * 64) / p.of).collect::<Vec<_>>()
+        };
+        let default = Sharing::default();
+        assert_eq!(ends(1024, default), [32, 48, 56, 64], "eighths of 512 rows are units of 64");
+        assert_eq!(ends(1023, default), [32, 48, 64], "eighths would be too small");
+        assert_eq!(ends(1024, Sharing { unit_rows: 256, ..default }), [32, 64]);
+        assert_eq!(ends(1024, Sharing { unit_rows: 257, ..default }), [64]);
+        assert_eq!(ends(1024, Sharing { queue: 1, ..default }), [64]);
+        assert_eq!(ends(1024, Sharing { queue: 2, ..default }), [32, 64]);
+        pieces.reset(2, 1 << 30, 1 << 20, Sharing { stealing: false, ..default });
+        assert_eq!(std::iter::from_fn(|| pieces.claim(1)).count(), MOST, "its own and no other's");
     }
 }

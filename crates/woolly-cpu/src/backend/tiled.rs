@@ -1,6 +1,6 @@
 //! Products of many rows on AMX tiles, for the weights that are multiplied there.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::cell::RefCell;
 
 use woolly_tensor::Activation;
 
@@ -74,7 +74,9 @@ fn pack(cpu: &Cpu, amx: Amx, tokens: &mut Tokens, x: Operand<'_>) {
 }
 
 fn run(cpu: &Cpu, amx: Amx, operation: &Operation<'_>) {
-    let (next, items) = (AtomicUsize::new(0), operation.items());
-    let claim = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&item| item < items);
-    cpu.pool.share(&|thread| operation.work(amx, &mut cpu.lane(thread).tiled, &claim));
+    let deal = cpu.pool.deal(operation.items(), 1);
+    cpu.pool.work(&|thread| {
+        let items = RefCell::new(deal.of(thread).flatten());
+        operation.work(amx, &mut cpu.lane(thread).tiled, &|| items.borrow_mut().next());
+    });
 }

@@ -86,6 +86,7 @@ impl Core {
 
     /// Works until the engine is closed.
     pub(crate) fn run(mut self) {
+        self.decoder.adopt_thread();
         while self.turn() {}
         let ids: Vec<RequestId> = self.slots.keys().copied().collect();
         ids.into_iter().for_each(|id| self.end(id, Err(Error::Stopped)));
@@ -181,6 +182,7 @@ impl Core {
         set(&counters.waiting, self.queue.len());
         set(&counters.blocks_total, self.store.total());
         set(&counters.blocks_used, self.store.total() - self.store.free());
+        self.store.report(counters);
     }
 
     fn execute(&mut self, plan: &Plan) {

@@ -62,6 +62,16 @@ counters! {
     blocks_used,
     /// Cache blocks in all.
     blocks_total,
+    /// Cache blocks that nobody used and that were forgotten to make room.
+    blocks_evicted,
+    /// Cache blocks of preempted requests that were compressed.
+    blocks_compressed,
+    /// Cache blocks of preempted requests that were written to the spill file.
+    blocks_spilled,
+    /// Cache blocks of preempted requests that were forgotten, to be computed again.
+    blocks_dropped,
+    /// Bytes of memory that the cache takes now: blocks, compressed blocks, buffers and tables.
+    cache_bytes,
 }
 
 impl Stats {

@@ -2,13 +2,15 @@
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
 
 use woolly_model::Decoder;
 use woolly_tensor::CacheType;
 
+use super::stats::{Counters, set};
 use crate::kv::{
-    BlockManager, CacheCompression, EvictionPolicy, Fingerprint, KvOptions, KvStore, NoSpace, Preemption, Restored,
-    SeqId, SessionError, StoreError,
+    BlockManager, CacheCompression, EvictionPolicy, Fingerprint, KvOptions, KvStats, KvStore, NoSpace, Preemption,
+    Restored, SeqId, SessionError, StoreError,
 };
 use crate::schedule::Cached;
 
@@ -20,7 +22,7 @@ pub struct CacheOptions {
     /// Most bytes of memory for all of it, compressed blocks and tables included; `None` for as many blocks as the
     /// decoder has.
     pub max_bytes: Option<usize>,
-    /// Whether blocks of preempted requests may be compressed, at some loss.
+    /// What may be compressed, at some loss; the decoder's own storage is chosen by whoever makes it.
     pub compression: CacheCompression,
     /// Most bytes of a file for blocks of preempted requests; 0 for none.
     pub spill_bytes: u64,
@@ -65,11 +67,12 @@ impl Store {
         let block_bytes = decoder.block_bytes();
         let packed_bytes = match compression {
             CacheCompression::Disabled => None,
-            CacheCompression::Enabled => KvStore::packed_bytes(storage, block_bytes),
+            CacheCompression::Preempted | CacheCompression::Enabled => KvStore::packed_bytes(storage, block_bytes),
         };
         let options = KvOptions {
             blocks: decoder.cache_blocks(),
             block_bytes,
+            block_memory: decoder.block_memory(),
             packed_bytes,
             max_bytes: max_bytes.unwrap_or(usize::MAX),
             spill_bytes,
@@ -86,6 +89,17 @@ impl Store {
 
     pub(crate) fn free(&self) -> usize {
         self.manager.available_blocks()
+    }
+
+    /// Writes down what has given way so far and what memory is in use.
+    pub(crate) fn report(&self, counters: &Counters) {
+        let stats = self.manager.stats();
+        let KvStats { evictions, packed, spilled, dropped, .. } = stats;
+        counters.blocks_evicted.store(evictions, Relaxed);
+        counters.blocks_compressed.store(packed, Relaxed);
+        counters.blocks_spilled.store(spilled, Relaxed);
+        counters.blocks_dropped.store(dropped, Relaxed);
+        set(&counters.cache_bytes, stats.memory_bytes());
     }
 
     /// Returns what there is of a sequence that has not begun.

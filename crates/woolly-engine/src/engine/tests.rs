@@ -380,8 +380,8 @@ fn a_session_goes_on_in_another_engine() {
     let other = second.restore_session(0, fingerprint.with(b"another"), input());
     assert!(matches!(other, Err(Error::Session(SessionError::OtherModel { .. }))), "{other:?}");
     let restored = second.restore_session(0, fingerprint, input()).expect("the same model");
-    assert_eq!((restored.ids, restored.cached_tokens), (known[..saved].to_vec(), 96));
+    assert_eq!((restored.ids, restored.cached_tokens), (known[..saved].to_vec(), saved));
     let stream = second.submit(request(&known, 20)).expect("accepted");
     assert_eq!(ids(stream), continuation(&known, 20));
-    assert_eq!(second.stats().computed_prompt_tokens, known.len() as u64 - 96);
+    assert_eq!(second.stats().computed_prompt_tokens, 0, "the only token left counts as one of an answer");
 }

@@ -37,6 +37,9 @@ impl BlockManager {
         check(listed, || format!("{vacant} unused pages, but {} in the free list", self.unused.len()))?;
         let pinned = self.pages.iter().filter(|page| page.pins > 0 && page.block().is_some()).count();
         check(pinned == self.pinned, || format!("{pinned} pinned pages, {} counted", self.pinned))?;
+        let used = self.pages.iter().filter(|page| page.refs > 0 && page.block().is_some()).count();
+        let counted = self.stats().used_blocks;
+        check(used == counted, || format!("{used} blocks in use, {counted} counted"))?;
         let full = self.pages.iter().filter(|page| page.published == Published::Full).count();
         check(full == self.index.full_pages(), || format!("{full} full pages, {} indexed", self.index.full_pages()))?;
         let (used, limit) = (self.used_bytes(), self.options.max_bytes);

@@ -79,9 +79,9 @@ impl BlockManager {
     pub(super) fn overhead(&self) -> usize {
         // A page has its record, its links in lists and index, and its share of two maps that are at most half full.
         const PAGE: usize = size_of::<Page>() + 128;
-        let buffer =
-            if self.packed_slots.limit > 0 || self.file_slots.limit > 0 { self.options.block_bytes } else { 0 };
-        self.pages.len() * PAGE + buffer + self.options.packed_bytes.unwrap_or(0)
+        // One block on its way, as it is and compressed.
+        let buffers = self.options.block_bytes + self.options.packed_bytes.unwrap_or(0);
+        self.pages.len() * PAGE + buffers
     }
 
     /// Bytes of compressed blocks of one sequence.
@@ -103,13 +103,13 @@ impl BlockManager {
     }
 
     pub(super) fn used_bytes(&self) -> usize {
-        self.resident() * self.options.block_bytes + self.packed_total() + self.overhead()
+        self.resident() * self.options.block_memory + self.packed_total() + self.overhead()
     }
 
     /// Blocks that the limit of memory allows on the device if nothing is anywhere else.
     pub(super) fn usable(&self) -> usize {
         let bytes = self.options.max_bytes.saturating_sub(self.overhead());
-        (bytes / self.options.block_bytes.max(1)).min(self.options.blocks)
+        (bytes / self.options.block_memory.max(1)).min(self.options.blocks)
     }
 
     pub(super) fn no_space(&self, needed: usize) -> NoSpace {
@@ -131,7 +131,7 @@ impl BlockManager {
     /// Blocks that can be handed out as things are, once `leaving` bytes are free.
     fn grantable(&self, leaving: usize) -> usize {
         let bytes = (self.options.max_bytes + leaving).saturating_sub(self.used_bytes());
-        self.dirty.len() + self.vacant.len().min(bytes / self.options.block_bytes.max(1))
+        self.dirty.len() + self.vacant.len().min(bytes / self.options.block_memory.max(1))
     }
 
     /// Over the limit, gives back the memory of a free block.

@@ -5,7 +5,7 @@ use std::fmt;
 use woolly_tensor::BLOCK_TOKENS;
 
 use super::index::{Beginning, Index};
-use super::ladder::Cached;
+use super::ladder::{Cached, HELD_FULL, HELD_PART};
 use super::lists::Lists;
 use super::options::KvOptions;
 use super::page::{Page, PageId, Published};
@@ -377,12 +377,11 @@ impl BlockManager {
 
     /// Returns counters and the present use of memory.
     pub fn stats(&self) -> KvStats {
-        let pages = self.pages.iter().filter(|page| page.block().is_some());
         KvStats {
-            used_blocks: pages.filter(|page| page.refs > 0).count(),
+            used_blocks: self.pinned + self.lists.len(HELD_FULL) + self.lists.len(HELD_PART),
             cached_blocks: self.cached.len(&self.lists),
             available_blocks: self.available_blocks(),
-            device_bytes: self.resident() * self.options.block_bytes,
+            device_bytes: self.resident() * self.options.block_memory,
             packed_bytes: self.packed_total(),
             overhead_bytes: self.overhead(),
             spilled_bytes: self.file_slots.used() as u64 * self.options.block_bytes as u64,

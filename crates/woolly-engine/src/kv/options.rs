@@ -11,13 +11,17 @@ pub enum EvictionPolicy {
     LFU,
 }
 
-/// Whether blocks of preempted sequences may lose precision to stay in memory.
+/// What may lose precision so that the cache takes less memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CacheCompression {
-    /// Contents are kept exactly or not at all.
+    /// Nothing: contents are kept as they were computed, or not at all.
     #[default]
     Disabled,
-    /// Blocks of preempted sequences may be kept in fewer than half the bits of half precision.
+    /// What requests computed that had to give way, and only where memory is short: in 7.5 bits a number, less than half of
+    /// half precision.
+    Preempted,
+    /// Everything, from the start: keys in eight and values in four bits, two and a half times less than half precision,
+    /// scales included. A cache that is made of floats all the same compresses as with [`Preempted`](Self::Preempted).
     Enabled,
 }
 
@@ -26,8 +30,10 @@ pub enum CacheCompression {
 pub struct KvOptions {
     /// Blocks that the device has.
     pub blocks: usize,
-    /// Bytes of one block on the device: all layers and heads of 32 tokens.
+    /// Bytes of the contents of one block: all layers and heads of 32 tokens.
     pub block_bytes: usize,
+    /// Bytes of memory that a block on the device takes once it is used; at least `block_bytes`.
+    pub block_memory: usize,
     /// Bytes of one compressed block, or `None` where blocks must not or cannot be compressed.
     pub packed_bytes: Option<usize>,
     /// Most bytes of memory for everything: blocks on the device, compressed blocks, buffers, and the manager's own tables.

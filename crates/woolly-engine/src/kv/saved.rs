@@ -1,13 +1,13 @@
-//! Sessions in files: the tokens of a sequence and the contents of its full blocks.
+//! Sessions in files: the tokens of a sequence and the contents of its blocks.
 //!
 //! ```text
 //! header     magic "WOOLLYKV", u32 version, u32 tokens a block, u128 fingerprint, u64 bytes a block, u64 tokens, u128 checksum
 //! tokens     u32 each, u128 checksum
-//! each full block: its bytes, u128 checksum
+//! each block: its bytes, u128 checksum
 //! ```
 //!
-//! All numbers are little-endian. The last, partly filled block is left out: what lies behind its last token belongs to
-//! whoever had the block before, and must not get into anyone's file.
+//! All numbers are little-endian. Of the last, partly filled block only the sequence's tokens are kept: what lies behind
+//! them belongs to whoever had the block before, and must not get into anyone's file.
 
 use std::io::{self, Read, Write};
 
@@ -19,7 +19,7 @@ use super::manager::{BlockManager, NoSpace, SeqId};
 use super::store::{KvStore, StoreError};
 
 const MAGIC: [u8; 8] = *b"WOOLLYKV";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 8 + 4 + 4 + 16 + 8 + 8;
 const CHECKSUM: usize = 16;
 
@@ -100,7 +100,7 @@ pub struct Restored {
 }
 
 impl KvStore {
-    /// Writes a sequence's tokens and full blocks; the sequence counts as running afterwards.
+    /// Writes a sequence's tokens and blocks; the sequence counts as running afterwards.
     ///
     /// # Errors
     /// [`SessionError::Io`] when writing fails; [`SessionError::NoSpace`] and [`SessionError::Store`] when a preempted
@@ -122,8 +122,11 @@ impl KvStore {
         )?;
         let ids: Vec<u8> = manager.tokens(seq).flatten().flat_map(|id| id.to_le_bytes()).collect();
         write_checked(out, &ids)?;
-        for &block in &manager.table(seq)[..tokens / BLOCK_TOKENS] {
+        for (at, &block) in manager.table(seq)[..tokens.div_ceil(BLOCK_TOKENS)].iter().enumerate() {
             device.save_block(block, self.buffer()).map_err(StoreError::from)?;
+            device
+                .keep_tokens(BLOCK_TOKENS.min(tokens - at * BLOCK_TOKENS), self.buffer())
+                .map_err(StoreError::from)?;
             write_checked(out, self.buffer())?;
         }
         Ok(out.flush()?)
@@ -148,11 +151,10 @@ impl KvStore {
         let mut bytes = vec![0; tokens * 4];
         read_checked(input, &mut bytes, "the tokens")?;
         let ids: Vec<u32> = bytes.as_chunks::<4>().0.iter().map(|&id| u32::from_le_bytes(id)).collect();
-        let whole = tokens / BLOCK_TOKENS * BLOCK_TOKENS;
-        let seq = manager.begin(&ids[..whole], salt, whole).seq;
-        let result = self.read_blocks(manager, device, &seq, &ids[..whole], input);
+        let seq = manager.begin(&ids, salt, tokens).seq;
+        let result = self.read_blocks(manager, device, &seq, &ids, input);
         manager.release(seq);
-        result.map(|()| Restored { ids, cached_tokens: whole })
+        result.map(|()| Restored { ids, cached_tokens: tokens })
     }
 
     fn read_blocks(

@@ -177,13 +177,16 @@ impl<'a> Draft<'a> {
 
     /// Lets waiting requests start while there are blocks, places and prompt tokens for them.
     fn admit(&mut self) {
-        let may_join = self.policy.joining == Joining::AnyStep || self.state.running.is_empty();
+        // Nobody can join a batch later: it takes all it has places for, however long its prompts take.
+        let whole = self.policy.joining == Joining::WhenIdle;
+        let may_join = !whole || self.state.running.is_empty();
         if !self.plan.preempt.is_empty() || !may_join {
             return;
         }
         let budget = self.budget();
         let mut waiting = self.state.queue.in_order(self.state.now, self.policy.max_queue);
-        while self.alive + self.plan.admit.len() < self.policy.max_sequences && self.has_room_for_another(budget) {
+        let has_place = |draft: &Self| draft.alive + draft.plan.admit.len() < draft.policy.max_sequences;
+        while has_place(self) && (whole || self.has_room_for_another(budget)) {
             let Some(request) = waiting.next() else { break };
             let cached = (self.state.cached)(request, &self.plan.admit);
             if !cached.pending && !self.start(request, cached) {

@@ -79,6 +79,11 @@ impl Decoder for Counting {
         Ok(())
     }
 
+    fn keep_tokens(&self, tokens: usize, saved: &mut [u8]) -> Result<(), Error> {
+        saved[4 * tokens..].fill(0);
+        Ok(())
+    }
+
     fn load_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), Error> {
         assert_eq!(bytes.len(), self.block_bytes());
         for (token, from) in self.cache[of_block(block)].iter_mut().zip(bytes.as_chunks::<4>().0) {

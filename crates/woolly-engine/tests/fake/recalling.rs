@@ -92,6 +92,11 @@ impl Decoder for Recalling {
         Ok(())
     }
 
+    fn keep_tokens(&self, tokens: usize, saved: &mut [u8]) -> Result<(), Error> {
+        saved[4 * tokens..].fill(0);
+        Ok(())
+    }
+
     fn load_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), Error> {
         let tokens = self.cache[Self::block(block)].iter_mut();
         tokens.zip(bytes.as_chunks().0).for_each(|(token, bytes)| *token = u32::from_le_bytes(*bytes));

@@ -244,6 +244,7 @@ pub fn cache_blocks<B: Backend>(backend: &B) {
         restored_elsewhere(backend, case);
         copied(backend, case);
         released(backend, case);
+        kept_in_part(backend, case);
     }
     blocks_out_of_range(backend);
 }
@@ -301,6 +302,30 @@ fn released<B: Backend>(backend: &B, case: &Case) {
     assert_eq!(run.step(case, &next), expected, "{}: released blocks written again", case.what);
 }
 
+/// What is saved of the first tokens of a block does not depend on the others, and is all that these tokens need.
+fn kept_in_part<B: Backend>(backend: &B, case: &Case) {
+    const KEPT: usize = 7;
+    let start = BLOCK_TOKENS + KEPT;
+    let saved = |run: &Run<'_, B>, tokens| {
+        let mut bytes = vec![0; backend.block_bytes(&run.cache)];
+        backend.save_block(&run.cache, 6, &mut bytes).expect("a block of the cache");
+        backend.keep_tokens(&run.cache, tokens, &mut bytes).expect("contents of a block");
+        bytes
+    };
+    let mut ours = filled(backend, case, [8, 6, 4]);
+    let first = saved(&ours, KEPT);
+    let whole = saved(&ours, BLOCK_TOKENS);
+    ours.step(case, &Inputs::new(case, 2, [start, 0], [FILLED - start + 3, 0]));
+    assert_eq!(saved(&ours, KEPT), first, "{}: what is left shows what followed", case.what);
+    assert_ne!(saved(&ours, BLOCK_TOKENS), whole, "{}: a whole block keeps everything", case.what);
+    assert!(saved(&ours, 0).iter().all(|&byte| byte == 0), "{}: nothing kept", case.what);
+    let next = Inputs::new(case, 1, [start, 0], [20, 0]);
+    let expected = filled(backend, case, [8, 6, 4]).step(case, &next);
+    let mut other = filled(backend, case, [8, 6, 4]);
+    backend.load_block(&mut other.cache, 6, &first).expect("a block of the cache");
+    assert_eq!(other.step(case, &next), expected, "{}: a block kept in part", case.what);
+}
+
 fn blocks_out_of_range<B: Backend>(backend: &B) {
     let mut run = Run::new(backend, &PLAIN);
     let (cache, outside) = (&mut run.cache, BLOCKS as u32);
@@ -318,7 +343,11 @@ fn blocks_out_of_range<B: Backend>(backend: &B) {
     }
     bytes.push(0);
     for size in [0, bytes.len() - 2, bytes.len()] {
-        let results = [backend.save_block(cache, 0, &mut bytes[..size]), backend.load_block(cache, 0, &bytes[..size])];
+        let results = [
+            backend.save_block(cache, 0, &mut bytes[..size]),
+            backend.load_block(cache, 0, &bytes[..size]),
+            backend.keep_tokens(cache, 1, &mut bytes[..size]),
+        ];
         assert!(results.iter().all(|r| matches!(r, Err(BackendError::Shape { .. }))), "{size} bytes: {results:?}");
     }
 }

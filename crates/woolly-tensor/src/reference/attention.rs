@@ -81,6 +81,20 @@ impl ReferenceCache {
         Ok(())
     }
 
+    /// Zeros in the saved form of a block what follows its first `tokens` tokens.
+    pub(super) fn keep_tokens(&self, tokens: usize, saved: &mut [u8]) -> Result<(), BackendError> {
+        BackendError::expect_size("keep_tokens", "bytes of a block", saved.len(), self.block_bytes())?;
+        let CacheSpec { layers, kv_heads, key_length, value_length, .. } = self.spec;
+        let mut rest = saved;
+        for length in (0..layers).flat_map(|_| [key_length, value_length]) {
+            let token = kv_heads * length * size_of::<f32>();
+            let (part, after) = rest.split_at_mut(BLOCK_TOKENS * token);
+            part[tokens.min(BLOCK_TOKENS) * token..].fill(0);
+            rest = after;
+        }
+        Ok(())
+    }
+
     /// Makes blocks hold what nobody may rely on.
     pub(super) fn forget(&mut self, blocks: &[u32]) -> Result<(), BackendError> {
         BackendError::expect_blocks("release_blocks", blocks, self.spec.blocks)?;

@@ -192,6 +192,10 @@ impl Backend for Reference {
         cache.load("load_block", block, bytes)
     }
 
+    fn keep_tokens(&self, cache: &ReferenceCache, tokens: usize, saved: &mut [u8]) -> Result<(), BackendError> {
+        cache.keep_tokens(tokens, saved)
+    }
+
     fn release_blocks(&self, cache: &mut ReferenceCache, blocks: &[u32]) -> Result<(), BackendError> {
         cache.forget(blocks)
     }

@@ -74,6 +74,11 @@ impl Decoder for Tape {
         Ok(())
     }
 
+    fn keep_tokens(&self, tokens: usize, saved: &mut [u8]) -> Result<(), Error> {
+        saved.chunks_exact_mut(4 * BLOCK_TOKENS).for_each(|element| element[4 * tokens..].fill(0));
+        Ok(())
+    }
+
     fn load_block(&mut self, block: u32, bytes: &[u8]) -> Result<(), Error> {
         let floats = self.cache[block as usize].as_flattened_mut();
         floats.iter_mut().zip(bytes.as_chunks::<4>().0).for_each(|(to, &from)| *to = f32::from_le_bytes(from));
@@ -112,6 +117,7 @@ fn plain(blocks: usize) -> KvOptions {
     KvOptions {
         blocks,
         block_bytes: BLOCK_BYTES,
+        block_memory: BLOCK_BYTES,
         packed_bytes: None,
         max_bytes: 1 << 30,
         spill_bytes: 0,
