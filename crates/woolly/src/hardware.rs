@@ -3,6 +3,7 @@
 pub use woolly_cpu::isa::{CpuFeatures, FeatureError};
 pub use woolly_cpu::{CpuInfo, CpuInfoError, NumaNode, PoolStats};
 
+use woolly_cpu::pool::Sharing;
 use woolly_cpu::{CpuOptions, MemoryOptions};
 
 use crate::{Device, Error};
@@ -32,46 +33,34 @@ pub struct DeviceConfig {
 pub struct ThreadPoolConfig {
     /// Threads that compute, the caller among them; 0, the default, takes the physical cores that this process may use.
     pub num_threads: usize,
-    /// Whether a thread that is done takes over work of others. Default on; it cannot be switched off.
+    /// Whether a thread that is done takes over work of others. Default on. Off, each has an equal part of every operation,
+    /// and the slowest holds up the rest.
     pub stealing_enabled: bool,
-    /// Rows of a weight in a unit of work, at least; kernels choose larger units where these are faster. Default 64, which
-    /// cannot be changed.
+    /// Rows of a weight in a unit of work, at least, while tokens of answers are computed; prompts are cut by the tiles of
+    /// their kernels. Larger units leave less to take over, smaller ones cost more starts. Default 64, and at least 1.
     pub chunk_size: usize,
-    /// Most units that belong to one thread at a time; operations are cut into far fewer. Default 256, which can be
-    /// raised.
+    /// Most units of an operation that are one thread's to begin with; with fewer, units are larger. Default 256, of which
+    /// large operations use a part, and at least 1.
     pub local_queue_capacity: usize,
 }
 
 impl Default for ThreadPoolConfig {
     fn default() -> Self {
-        Self { num_threads: 0, stealing_enabled: true, chunk_size: 64, local_queue_capacity: 256 }
+        let Sharing { stealing, unit_rows, queue } = Sharing::default();
+        Self { num_threads: 0, stealing_enabled: stealing, chunk_size: unit_rows, local_queue_capacity: queue }
     }
 }
 
 impl ThreadPoolConfig {
-    /// Refuses what the pool does not do.
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        let default = Self::default();
-        let refusals = [
-            (
-                self.stealing_enabled,
-                "stealing_enabled",
-                "threads always help each other: without that one slow core would hold up every step",
-            ),
-            (
-                self.chunk_size == default.chunk_size,
-                "chunk_size",
-                "units follow from the weights' shape and the cache; set it to 64, the default",
-            ),
-            (
-                self.local_queue_capacity >= default.local_queue_capacity,
-                "local_queue_capacity",
-                "a thread may have up to 256 units of its own; set it to 256, the default, or more",
-            ),
-        ];
-        match refusals.into_iter().find(|(met, ..)| !met) {
-            Some((_, field, why)) => Err(Error::config(field, why)),
-            None => Ok(()),
+    /// Returns how the pool spreads work, or why it cannot.
+    pub(crate) fn sharing(&self) -> Result<Sharing, Error> {
+        let Self { num_threads: _, stealing_enabled: stealing, chunk_size: unit_rows, local_queue_capacity: queue } =
+            *self;
+        match [("chunk_size", unit_rows), ("local_queue_capacity", queue)].into_iter().find(|&(_, value)| value == 0) {
+            Some((field, _)) => {
+                Err(Error::config(field, "with 0 there would be no work for any thread; allow at least 1"))
+            }
+            None => Ok(Sharing { stealing, unit_rows, queue }),
         }
     }
 }

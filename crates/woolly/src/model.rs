@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use woolly_cpu::CpuOptions;
 use woolly_cpu::isa::CpuFeatures;
+use woolly_cpu::pool::Sharing;
 use woolly_engine::Generator;
 use woolly_engine::kv::Fingerprint;
 use woolly_gguf::GGUFLoader;
@@ -14,7 +15,7 @@ use woolly_tensor::{CacheSpec, CacheType};
 use woolly_text::{ChatTemplate, Tokenizer};
 
 use crate::device::{Loaded, Watched};
-use crate::hardware::{MemoryConfig, PoolStats, with_features};
+use crate::hardware::{MemoryConfig, PoolStats, ThreadPoolConfig, with_features};
 use crate::{Chat, Completion, Device, Error, GenerateOptions, Session, Summary, plan};
 
 /// Context of a session when nothing is said: enough for a conversation, little enough to fit anywhere.
@@ -37,7 +38,8 @@ struct Inner {
     end_ids: Arc<[u32]>,
     summary: Summary,
     context: usize,
-    cache_type: CacheType,
+    /// How keys and values are stored, where somebody said it.
+    cache_type: Option<CacheType>,
 }
 
 impl Model {
@@ -134,7 +136,7 @@ impl Model {
         let Inner { device, cpu, context, cache_type, .. } = *self.0;
         // A pool's limit is for one model, so that another is not given it, too.
         let builder = ModelBuilder { cpu: CpuOptions { memory: None, ..cpu }, ..ModelBuilder::default() };
-        builder.device(device).context(context).cache_type(cache_type).load_from(file)
+        ModelBuilder { cache_type, ..builder.device(device).context(context) }.load_from(file)
     }
 
     /// Loads `file`, the same model with other data, without what only texts need.
@@ -162,8 +164,13 @@ impl Model {
         self.0.loaded.decoder(options)
     }
 
-    /// Returns how keys and values are stored.
+    /// Returns how keys and values are stored unless an engine compresses them.
     pub(crate) fn cache_type(&self) -> CacheType {
+        self.0.cache_type.unwrap_or(CacheType::F16)
+    }
+
+    /// Returns how keys and values were asked to be stored.
+    pub(crate) fn cache_type_asked(&self) -> Option<CacheType> {
         self.0.cache_type
     }
 
@@ -202,14 +209,14 @@ impl Model {
     /// Returns the bytes of the buffers of a step of an engine with `sequences` sequences.
     pub(crate) fn step_bytes(&self, sequences: usize) -> u64 {
         let options =
-            RunnerOptions { context: 1, max_rows: PREFILL_ROWS, max_outputs: sequences, storage: self.0.cache_type };
+            RunnerOptions { context: 1, max_rows: PREFILL_ROWS, max_outputs: sequences, storage: self.cache_type() };
         plan::compute_bytes(self.config(), &options)
     }
 
     /// Allocates what one sequence of `context` tokens needs.
     pub(crate) fn generator(&self, context: usize, max_rows: usize, max_outputs: usize) -> Result<Generator, Error> {
         let max_rows = max_rows.min(context);
-        let options = RunnerOptions { context, max_rows, max_outputs, storage: self.0.cache_type };
+        let options = RunnerOptions { context, max_rows, max_outputs, storage: self.cache_type() };
         Ok(Generator::new(self.decoder(options)?, context))
     }
 }
@@ -233,6 +240,7 @@ pub struct ModelBuilder<'a> {
     cpu: CpuOptions,
     features: Option<CpuFeatures>,
     memory: MemoryConfig,
+    thread_pool: ThreadPoolConfig,
     device: Device,
     cache_type: Option<CacheType>,
     on_progress: Option<Box<dyn FnMut(LoadProgress) + 'a>>,
@@ -247,6 +255,12 @@ impl<'a> ModelBuilder<'a> {
     /// Sets the number of threads; the default are the physical cores this process may use.
     pub fn threads(self, count: usize) -> Self {
         Self { cpu: CpuOptions { threads: Some(count), ..self.cpu }, ..self }
+    }
+
+    /// Sets how work is spread over threads. Its number of threads counts unless it is 0.
+    pub fn thread_pool(self, config: ThreadPoolConfig) -> Self {
+        let builder = Self { thread_pool: config, ..self };
+        if config.num_threads > 0 { builder.threads(config.num_threads) } else { builder }
     }
 
     /// Sets whether each thread is bound to a processor of its own; the default is not.
@@ -306,7 +320,8 @@ impl<'a> ModelBuilder<'a> {
         let summary = Summary::of(loader)?;
         // The architecture before the tokenizer: of two unknown things, it is the one to tell.
         let mut report = self.on_progress.take().unwrap_or_else(|| Box::new(|_| ()));
-        let mut cpu = CpuOptions { memory: self.memory.options()?, ..self.cpu };
+        let (memory, sharing) = (self.memory.options()?, self.thread_pool.sharing()?);
+        let mut cpu = CpuOptions { memory, sharing, ..self.cpu };
         if let Some(features) = &self.features {
             cpu = with_features(cpu, features)?;
         }
@@ -314,13 +329,16 @@ impl<'a> ModelBuilder<'a> {
             let why = format!("the device {} has no memory pool", self.device);
             return Err(Error::config("use_memory_pool", why));
         }
+        if cpu.sharing != Sharing::default() && self.device != Device::Cpu {
+            let why = format!("the device {} has no threads of its own", self.device);
+            return Err(Error::config("thread_pool", why));
+        }
         let loaded = self.device.load(loader, cpu, &mut report)?;
         let tokenizer = Tokenizer::from_metadata(loader.metadata())?;
         let template = ChatTemplate::from_metadata(loader.metadata(), &tokenizer);
         let context = resolve_context(self.context, loaded.config().context_length)?;
         let end_ids = tokenizer.end_of_generation().into();
-        let cache_type = self.cache_type.unwrap_or(CacheType::F16);
-        let (file, Self { device, .. }) = (loader.clone(), self);
+        let (file, Self { device, cache_type, .. }) = (loader.clone(), self);
         let model = Inner { loaded, file, device, cpu, tokenizer, template, end_ids, summary, context, cache_type };
         Ok(Model(Arc::new(model)))
     }

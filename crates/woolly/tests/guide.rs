@@ -10,6 +10,13 @@ use fixture::Fixture;
 use woolly::QuantType;
 use woolly::prelude::*;
 
+/// Stands for the crate of this name, which the guide uses.
+mod num_cpus {
+    pub(super) fn get() -> usize {
+        std::thread::available_parallelism().map_or(2, std::num::NonZero::get).max(2)
+    }
+}
+
 /// Polls until ready: enough for a test.
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
@@ -18,6 +25,22 @@ fn block_on<F: Future>(future: F) -> F::Output {
             return output;
         }
         std::thread::yield_now();
+    }
+}
+
+/// Loads a model, opens a session and has it answer; a machine without the memory asked for says so instead.
+fn answers(config: EngineConfig, session: Option<SessionConfig>) {
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let engine = InferenceEngine::new(config);
+    engine.load(Fixture::chat().write(dir.path())).expect("a valid model");
+    let session = session.map_or_else(|| engine.session(), |config| engine.session_with(config));
+    match session {
+        Ok(session) => {
+            let few = GenerateOptions::new().greedy().max_tokens(5).ignore_end();
+            let result = session.infer_with(&session.encode("once"), few).wait().expect("an answer");
+            assert_eq!(result.tokens.len(), 5);
+        }
+        Err(error) => assert_eq!(error.kind(), woolly::ErrorKind::OutOfMemory, "{error}"),
     }
 }
 
@@ -31,12 +54,14 @@ fn batch_processing() {
     };
     let engine = InferenceEngine::with_batch_config(config.clone());
     assert_eq!(engine.config().batching, BatchingMode::Dynamic(config));
+    answers(engine.config().clone(), None);
 
     let config = SessionConfig {
         batching: BatchingMode::Continuous { max_sequences: 32, scheduling: SchedulingPolicy::Fairness },
         ..Default::default()
     };
     assert_eq!(config.batching.max_sequences(), 32);
+    answers(EngineConfig::default(), Some(config));
 }
 
 #[test]
@@ -72,6 +97,7 @@ fn intelligent_kv_cache_management() {
         ..Default::default()
     };
     assert_eq!(config.cache_config.max_cache_mb, 2048);
+    answers(EngineConfig::default(), Some(config));
 }
 
 #[test]
@@ -79,14 +105,16 @@ fn configuration_templates() {
     let config = EngineConfig::low_latency().with_threads(4).with_batch_size(1).with_cache_size_mb(512);
     assert_eq!((config.num_threads, config.batching.max_sequences(), config.cache.max_cache_mb), (4, 1, 512));
     assert!(config.step_ms < EngineConfig::default().step_ms);
+    answers(config, None);
 
     let config = EngineConfig::high_throughput()
-        .with_threads(8)
+        .with_threads(num_cpus::get())
         .with_batch_size(16)
         .with_continuous_batching()
         .with_cache_size_mb(4096);
     assert!(matches!(config.batching, BatchingMode::Continuous { max_sequences: 16, .. }));
     assert!(config.step_ms > EngineConfig::default().step_ms);
+    answers(config, None);
 
     let config = EngineConfig::memory_constrained(2048) // 2GB limit
         .with_quantization(QuantType::Q4_0)
@@ -94,6 +122,7 @@ fn configuration_templates() {
         .with_mmap();
     assert_eq!((config.memory_limit_mb, config.quantization), (Some(2048), Some(QuantType::Q4_0)));
     assert_eq!(config.cache.compression, CacheCompression::Enabled);
+    answers(config, None);
 }
 
 #[test]
@@ -155,12 +184,13 @@ fn thread_management() {
     let optimal_threads = match CpuInfo::new() {
         Ok(info) => {
             let physical_cores = info.physical_cores();
-            let _cache_size_mb = info.l3_cache_mb();
+            #[expect(unused_variables, reason = "spelled as in the guide")]
+            let cache_size_mb = info.l3_cache_mb();
 
             // Leave some cores for system
             if physical_cores > 8 { physical_cores - 2 } else { physical_cores }
         }
-        Err(_) => 1,
+        Err(_) => num_cpus::get() - 1,
     };
 
     let config = EngineConfig {
@@ -183,6 +213,7 @@ fn thread_management() {
         local_queue_capacity: 256, // Per-thread queue
     };
     assert_eq!(config, ThreadPoolConfig { num_threads: 16, ..Default::default() });
+    answers(EngineConfig { thread_pool: config, ..Default::default() }, None);
 }
 
 #[test]

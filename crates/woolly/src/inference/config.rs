@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use woolly_cpu::topology::CAN_BIND;
 use woolly_engine::CacheOptions;
 use woolly_engine::kv::{CacheCompression, EvictionPolicy};
 use woolly_gguf::GGUFLoader;
@@ -11,9 +12,12 @@ use woolly_tensor::{BLOCK_TOKENS, CacheType};
 use super::{BatchingMode, SessionConfig};
 use crate::hardware::{DeviceConfig, MemoryConfig, ThreadPoolConfig};
 use crate::quantize::{QuantType, QuantizeOptions, quantize_in_memory};
-use crate::{Error, Model, ModelBuilder, memory};
+use crate::{Device, Error, Model, ModelBuilder, memory};
 
 const MIB: u64 = 1 << 20;
+
+/// How keys and values are stored where all of them are compressed.
+const COMPRESSED: CacheType = CacheType::Q8Q4;
 
 /// How an [`InferenceEngine`](super::InferenceEngine) works. Each setting does what it says, or loading a model or opening
 /// a session says why it cannot.
@@ -107,8 +111,9 @@ pub struct CacheConfig {
     pub max_cache_mb: usize,
     /// Which of the blocks that nobody uses goes first.
     pub eviction_policy: EvictionPolicy,
-    /// Whether what preempted requests computed may be kept in fewer than half the bits of half precision, at some loss,
-    /// so that less has to be computed again.
+    /// What may lose precision so that the cache takes less memory: nothing; what requests computed that had to give way;
+    /// or everything, which stores keys in eight and values in four bits, two and a half times less than half precision.
+    /// `docs/serving.md` has what each costs in quality.
     pub compression: CacheCompression,
     /// Whether what was computed for one session's prompt is used for another's that begins alike. Off, a session shares
     /// with nobody but itself.
@@ -138,7 +143,9 @@ impl EngineConfig {
         Self { step_ms: 500, ..Self::default() }.with_batch_size(32)
     }
 
-    /// Weights, cache and buffers within `mb` MiB, or a refusal with the numbers.
+    /// Weights, cache and buffers within `mb` MiB, or a refusal with the numbers. The cache gets what weights and buffers
+    /// leave, exact unless [`with_cache_compression`](Self::with_cache_compression) trades precision for two and a half
+    /// times as many tokens.
     pub fn memory_constrained(mb: usize) -> Self {
         Self { memory_limit_mb: Some(mb), ..Self::default() }.with_batch_size(4)
     }
@@ -179,7 +186,7 @@ impl EngineConfig {
         self
     }
 
-    /// Lets what preempted requests computed be kept in fewer than half the bits of half precision.
+    /// Stores keys and values in less than half the bits of half precision, at some loss.
     #[must_use]
     pub fn with_cache_compression(mut self) -> Self {
         self.cache.compression = CacheCompression::Enabled;
@@ -208,7 +215,7 @@ impl EngineConfig {
     }
 
     pub(super) fn load(&self, path: &Path) -> Result<Model, Error> {
-        self.thread_pool.check()?;
+        self.check_device()?;
         let threads = self.threads()?;
         let loader = GGUFLoader::builder().use_mmap(self.mmap).build(path)?;
         let Some(target) = self.quantization.filter(|target| !is_already(&loader, *target)) else {
@@ -218,6 +225,26 @@ impl EngineConfig {
         let options = QuantizeOptions { allow_requantize: true, ..QuantizeOptions::new(target) };
         let (quantised, _) = quantize_in_memory(&loader, options)?;
         self.builder(threads).load_from(&quantised)
+    }
+
+    /// Refuses settings of the processor for a device that is another.
+    fn check_device(&self) -> Result<(), Error> {
+        let default = Self::default();
+        let why = format!("it is about the processor, but the device is {}", self.device.device);
+        let ours = [
+            ("num_threads", self.num_threads != default.num_threads),
+            ("thread_affinity", self.thread_affinity != default.thread_affinity),
+            ("numa_aware", self.numa_aware != default.numa_aware),
+            ("thread_pool", self.thread_pool != default.thread_pool),
+            ("cpu_features", self.device.cpu_features != default.device.cpu_features),
+        ];
+        match ours.into_iter().find(|(_, is_set)| *is_set) {
+            Some((field, _)) if self.device.device != Device::Cpu => Err(Error::config(field, why)),
+            Some((field @ ("thread_affinity" | "numa_aware"), _)) if !CAN_BIND => {
+                Err(Error::config(field, "this system does not let a thread choose its processors"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the threads asked for; 0 for the default.
@@ -235,7 +262,7 @@ impl EngineConfig {
     fn builder(&self, threads: usize) -> ModelBuilder<'static> {
         let DeviceConfig { device, cpu_features } = self.device;
         let builder = ModelBuilder::default().device(device).cpu_features(cpu_features).memory(self.memory);
-        let builder = builder.pin_threads(self.thread_affinity).one_node(self.numa_aware);
+        let builder = builder.pin_threads(self.thread_affinity).one_node(self.numa_aware).thread_pool(self.thread_pool);
         let builder = if threads > 0 { builder.threads(threads) } else { builder };
         match self.context {
             Some(context) => builder.context(context),
@@ -272,6 +299,29 @@ impl EngineConfig {
         }
     }
 
+    /// Refuses compression that would not do what it says.
+    pub(super) fn check_compression(&self, model: &Model, cache: &CacheConfig) -> Result<(), Error> {
+        let field = "compression";
+        match (cache.compression, model.cache_type_asked()) {
+            (CacheCompression::Enabled, Some(asked)) if asked != COMPRESSED => {
+                let why = format!(
+                    "the model was loaded with a cache of {asked}, but compressed it is {COMPRESSED}; leave one of the two out"
+                );
+                Err(Error::config(field, why))
+            }
+            (CacheCompression::Preempted, Some(asked @ (CacheType::Q8 | CacheType::Q8Q4))) => {
+                let why = format!("the model was loaded with a cache of {asked}, which is not compressed any further");
+                Err(Error::config(field, why))
+            }
+            (CacheCompression::Preempted, _) if self.deterministic => {
+                let why = "answers would depend on who had to give way, which `deterministic` rules out; take \
+                           CacheCompression::Enabled or Disabled";
+                Err(Error::config(field, why))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Returns how many blocks the cache of a session may have.
     pub(super) fn cache_blocks(&self, model: &Model, session: &SessionConfig) -> Result<usize, Error> {
         let block = model.block_bytes(session.cache_config.storage(model)).max(1);
@@ -300,10 +350,11 @@ impl EngineConfig {
     /// Returns how the engine of a session keeps keys and values.
     pub(super) fn cache_options(&self, model: &Model, session: &SessionConfig) -> CacheOptions {
         let CacheConfig { max_cache_mb, eviction_policy, compression, .. } = session.cache_config;
-        let bytes = |mb: usize| usize::try_from(mb as u64 * MIB).unwrap_or(usize::MAX);
+        let asked = (max_cache_mb > 0).then_some(max_cache_mb as u64 * MIB);
+        let max_bytes = asked.or_else(|| self.memory_for_cache(model));
         CacheOptions {
             storage: session.cache_config.storage(model),
-            max_bytes: (max_cache_mb > 0).then(|| bytes(max_cache_mb)),
+            max_bytes: max_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX)),
             compression,
             spill_bytes: self.spill_mb as u64 * MIB,
             spill_dir: self.spill_dir.clone(),
@@ -328,8 +379,12 @@ impl EngineConfig {
 }
 
 impl CacheConfig {
+    /// Returns how keys and values are stored.
     pub(super) fn storage(&self, model: &Model) -> CacheType {
-        model.cache_type()
+        match self.compression {
+            CacheCompression::Enabled => COMPRESSED,
+            CacheCompression::Disabled | CacheCompression::Preempted => model.cache_type(),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn start(model: &Model, config: &EngineConfig, session: &SessionConfig) -> Result<Self, Error> {
+        config.check_compression(model, &session.cache_config)?;
         let (policy, order) = session.batching.policy()?;
         let step = Duration::from_millis(config.step_ms);
         let policy = Policy { step, prefill_step: step * 5 / 2, max_queue: config.max_queue(), ..policy };
