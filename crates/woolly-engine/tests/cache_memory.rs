@@ -102,7 +102,7 @@ impl World {
         // Every third begins as others do.
         let family = if self.serial.is_multiple_of(3) { 0 } else { self.serial };
         let ids: Vec<u32> = (0..tokens as u32).map(|i| family * 1000 + i).collect();
-        let begun = self.manager.begin(&ids, 0, 0);
+        let begun = self.manager.begin(&ids, 0, BLOCKS * 32);
         self.live.push((begun.seq, true));
         let missing = &ids[begun.cached_tokens..];
         let last = self.live.len() - 1;

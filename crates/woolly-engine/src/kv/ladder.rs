@@ -4,7 +4,7 @@
 use woolly_tensor::BLOCK_TOKENS;
 
 use super::lists::Lists;
-use super::manager::{Action, BlockManager, NoSpace, Place};
+use super::manager::{Action, BlockManager, NoSpace, Place, Seq};
 use super::options::EvictionPolicy;
 use super::page::{Page, PageId};
 
@@ -79,9 +79,13 @@ impl BlockManager {
     pub(super) fn overhead(&self) -> usize {
         // A page has its record, its links in lists and index, and its share of two maps that are at most half full.
         const PAGE: usize = size_of::<Page>() + 128;
+        // The manager itself, its list of actions, and what small maps take at least.
+        const FIXED: usize = 4096;
+        // A sequence has a page and a block for each place of its table.
+        let sequence = size_of::<Seq>() + 2 * size_of::<u32>() * self.options.blocks;
         // One block on its way, as it is and compressed.
         let buffers = self.options.block_bytes + self.options.packed_bytes.unwrap_or(0);
-        self.pages.len() * PAGE + buffers
+        self.pages.len() * PAGE + self.options.sequences * sequence + FIXED + buffers
     }
 
     /// Bytes of compressed blocks of one sequence.
