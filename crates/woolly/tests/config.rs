@@ -15,7 +15,7 @@ use woolly::{Device, ErrorKind, QuantType, Stats};
 
 /// Calls the check of each field.
 macro_rules! each_field {
-    ($type:ident { $($field:ident: $check:expr,)+ }) => {{
+    ($type:ident { $($field:ident: $check:expr),+ $(,)? }) => {{
         let $type { $($field: _,)+ } = $type::default();
         $({
             let check: fn() = $check;
@@ -196,8 +196,9 @@ fn order(batching: BatchingMode, max_queue_ms: u64, requests: &[SessionConfig]) 
             .map(|request| SessionConfig { batching: batching.clone(), ..request.clone() })
             .map(|request| engine.session_with(request).expect("a session"))
             .collect();
-        let ask =
-            |(n, session): (usize, &InferenceSession)| session.infer_with(&session.encode(&prompt(n, 40)), greedy(1));
+        let ask = |(n, session): (usize, &InferenceSession)| {
+            session.infer_with(&session.encode(&prompt(n + 1, 40)), greedy(1))
+        };
         let answers: Vec<_> = sessions.iter().enumerate().map(ask).collect();
         if max_queue_ms > 0 {
             thread::sleep(Duration::from_millis(max_queue_ms + 1));
@@ -473,14 +474,17 @@ fn the_policy_decides_what_is_forgotten() {
     let survives = |eviction_policy| {
         let cache = CacheConfig { max_cache_mb: 1, eviction_policy, ..CacheConfig::default() };
         let session = load(EngineConfig { cache, ..EngineConfig::default() }).expect("a session");
-        let popular = session.encode(&prompt(0, 40));
+        // Without the token that begins every text: whoever has it uses the block of the others that begins with it.
+        let tokens = |n: usize, length: usize| session.encode(&prompt(n, length)).split_off(1);
+        let popular = tokens(0, 40);
         let ask = |tokens: &[u32]| session.infer_with(tokens, greedy(1)).wait().expect("an answer").usage.cached_tokens;
         (0..5).for_each(|_| drop(ask(&popular)));
-        (1..8).for_each(|n| drop(ask(&session.encode(&prompt(n, 200)))));
+        (1..8).for_each(|n| drop(ask(&tokens(n, 200))));
         assert!(session.stats().blocks_evicted > 0);
-        ask(&popular) >= 32
+        ask(&popular)
     };
-    assert!(survives(EvictionPolicy::LFU) && !survives(EvictionPolicy::LRU));
+    let (frequent, recent) = (survives(EvictionPolicy::LFU), survives(EvictionPolicy::LRU));
+    assert!(frequent >= 32 && recent < 32, "{frequent} and {recent} tokens of what was asked most are left");
 }
 
 fn compressed(compression: CacheCompression) -> EngineConfig {
