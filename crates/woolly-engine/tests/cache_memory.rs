@@ -164,7 +164,7 @@ fn memory_in_use_never_exceeds_the_limit() {
         let store = KvStore::new(CacheType::F16, CONTENTS, &std::env::temp_dir());
         let mut world = World { manager, store, device, live, serial: 0 };
         let mut most = 0;
-        for turn in 0..4000 {
+        for turn in 0..1000 {
             // A limit that running sequences exceed is refused and changes nothing.
             let _ = world.turn(&mut rng, limit);
             world.store.carry_out(&mut world.manager, &mut world.device).expect("contents can be moved");

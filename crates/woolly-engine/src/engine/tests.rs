@@ -311,7 +311,7 @@ fn answers_survive_spilling_and_a_cache_that_shrinks_and_grows() {
         let streams: Vec<TokenStream> =
             prompts.iter().map(|prompt| engine.submit(request(prompt, 60)).expect("accepted")).collect();
         // The file's slots have entries in the tables as well.
-        let small = bytes_for(24, 9) + if spill_bytes > 0 { 48 * 512 } else { 0 };
+        let small = bytes_for(24, 9) + if spill_bytes > 0 { 48 * 640 } else { 0 };
         for (n, (prompt, stream)) in prompts.iter().zip(streams).enumerate() {
             engine.resize_cache(if n % 2 == 0 { small } else { usize::MAX });
             assert_eq!(ids(stream), continuation(prompt, 60), "spill {spill_bytes}");

@@ -77,8 +77,9 @@ impl Cached {
 impl BlockManager {
     /// Bytes that do not depend on what is cached: the manager's tables and the buffers for moving contents.
     pub(super) fn overhead(&self) -> usize {
-        // A page has its record, its links in lists and index, and its share of two maps that are at most half full.
-        const PAGE: usize = size_of::<Page>() + 128;
+        // A page has its record, its links in lists and index, and its share of two maps that are at most half full: up to
+        // five places of 33 bytes in each, as maps have a power of two of them.
+        const PAGE: usize = size_of::<Page>() + 32 + 2 * 5 * 33;
         // The manager itself, its list of actions, and what small maps take at least.
         const FIXED: usize = 4096;
         // A sequence has a page and a block for each place of its table.

@@ -584,9 +584,12 @@ impl BlockManager {
         seq.computed = seq.computed.min(tokens);
         let (whole, filled) = (seq.computed.div_ceil(BLOCK_TOKENS), seq.computed % BLOCK_TOKENS);
         self.cut_pages(number, whole);
-        let last = self.seq(number).pages.last().copied();
-        if let Some(last) = last.map(|page| &mut self.pages[page as usize]).filter(|page| page.is_private()) {
-            last.len = if filled == 0 { last.len } else { filled };
+        let last = self.seq(number).pages.last().copied().filter(|_| filled > 0);
+        if let Some(last) = last.filter(|&page| self.pages[page as usize].is_private()) {
+            // A block that was full is in another list than one that is not.
+            self.lists.remove(last);
+            self.pages[last as usize].len = filled;
+            self.settle(last);
         }
     }
 

@@ -114,6 +114,21 @@ fn what_lost_precision_is_not_found_even_when_it_is_continued() {
 }
 
 #[test]
+fn a_full_block_that_is_cut_while_its_sequence_waits_counts_as_partly_filled() {
+    let mut rig = Rig::new(limited(KvOptions { packed_bytes: packed_bytes(), ..plain(8) }, 3));
+    let (mut held, _) = rig.run(&pair(1));
+    rig.manager.preempt(&held.seq, Preemption::Hold);
+    let (other, _) = rig.run(&pair(2));
+    assert_eq!(rig.manager.stats().packed, 2);
+    rig.manager.discard(other.seq);
+    // What lost precision is nobody else's, so that it is cut in place.
+    rig.compute(&mut held, &[1]).expect("room");
+    rig.manager.preempt(&held.seq, Preemption::Hold);
+    rig.manager.truncate(&held.seq, 40);
+    rig.manager.audit().expect("sound");
+}
+
+#[test]
 fn the_file_keeps_preempted_tokens_exactly_and_others_find_them() {
     let options = limited(KvOptions { spill_bytes: 1 << 20, ..plain(8) }, 5);
     let (stats, kept, rig, mut held) = squeeze(options);
