@@ -478,8 +478,12 @@ fn the_policy_decides_what_is_forgotten() {
         let tokens = |n: usize, length: usize| session.encode(&prompt(n, length)).split_off(1);
         let popular = tokens(0, 40);
         let ask = |tokens: &[u32]| session.infer_with(tokens, greedy(1)).wait().expect("an answer").usage.cached_tokens;
-        (0..5).for_each(|_| drop(ask(&popular)));
-        (1..8).for_each(|n| drop(ask(&tokens(n, 200))));
+        for _ in 0..5 {
+            ask(&popular);
+        }
+        for n in 1..8 {
+            ask(&tokens(n, 200));
+        }
         assert!(session.stats().blocks_evicted > 0);
         ask(&popular)
     };
