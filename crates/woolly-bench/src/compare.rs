@@ -17,10 +17,11 @@
 //! ```
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::speed::{Grid, Options, Row};
-use crate::{Error, LlamaBench, Machine, Source, Statistics};
+use crate::{Error, LlamaBench, Machine, Opponent, Source, Statistics};
 
 /// Tokens generated after the prompt in each iteration.
 const GENERATE: usize = 32;
@@ -28,7 +29,7 @@ const GENERATE: usize = 32;
 /// Begins a comparison with llama.cpp, whose `llama-bench` is found in the environment variable `LLAMA_BENCH` or on the
 /// path, or is named by [`Comparison::llama_bench`].
 pub fn with_llama_cpp() -> Comparison {
-    Comparison { model: PathBuf::new(), prompt: String::new(), iterations: 5, threads: None, program: None }
+    Comparison { model: PathBuf::new(), prompt: String::new(), iterations: 5, threads: None, rival: None }
 }
 
 /// A comparison to be run.
@@ -39,7 +40,7 @@ pub struct Comparison {
     prompt: String,
     iterations: usize,
     threads: Option<usize>,
-    program: Option<LlamaBench>,
+    rival: Option<Arc<dyn Opponent>>,
 }
 
 impl Comparison {
@@ -65,7 +66,12 @@ impl Comparison {
 
     /// Names the `llama-bench` to run.
     pub fn llama_bench(self, program: impl Into<PathBuf>) -> Self {
-        Self { program: Some(LlamaBench::new(program)), ..self }
+        self.opponent(Arc::new(LlamaBench::new(program)))
+    }
+
+    /// Names the engine to compare with: llama.cpp in this process, say.
+    pub fn opponent(self, engine: Arc<dyn Opponent>) -> Self {
+        Self { rival: Some(engine), ..self }
     }
 
     /// Times the prompt, and 32 tokens generated after it, by both engines in turn.
@@ -74,7 +80,10 @@ impl Comparison {
     /// [`Error::NoLlamaCpp`]; [`Error::Parameter`] without iterations or for a prompt without tokens; those of loading
     /// and running the model.
     pub fn run(&self) -> Result<Results, Error> {
-        let rival = self.program.clone().map_or_else(LlamaBench::find, Ok)?;
+        let rival = match &self.rival {
+            Some(rival) => rival.clone(),
+            None => Arc::new(LlamaBench::find()?),
+        };
         let length = self.prompt_tokens()?;
         let threads = vec![self.threads.unwrap_or_else(woolly_cpu::default_threads)];
         let base = Grid { prompts: vec![], generations: vec![], threads, ..Grid::default() };
@@ -95,7 +104,7 @@ impl Comparison {
         }
     }
 
-    fn measure(&self, rival: &LlamaBench, grid: Grid) -> Result<Row, Error> {
+    fn measure(&self, rival: &Arc<dyn Opponent>, grid: Grid) -> Result<Row, Error> {
         let options = Options {
             models: vec![Source::File(self.model.clone())],
             cases: grid.cases(),

@@ -52,6 +52,14 @@ pub enum Error {
         /// What happened, in its words where there are any.
         why: String,
     },
+    /// llama.cpp in this process failed.
+    #[error("llama.cpp in this process cannot {what}: {why}")]
+    Library {
+        /// What was tried.
+        what: String,
+        /// Its words.
+        why: String,
+    },
     /// No llama.cpp to compare with.
     #[error(
         "no llama.cpp to compare with: name its llama-bench with `llama_bench(path)` or in LLAMA_BENCH, or put it on PATH"

@@ -35,6 +35,12 @@ impl Machine {
         Ok(Self { cpu: cpu_name(), level, caches })
     }
 
+    /// Returns this machine as if it had no instruction set beyond `level`.
+    #[must_use]
+    pub fn at(&self, level: Level) -> Self {
+        Self { level: self.level.min(level), ..self.clone() }
+    }
+
     /// Returns a line for people: `Intel(R) Xeon(R) Processor, avx512, caches 48 KiB / 2 MiB / 480 MiB`.
     pub fn describe(&self) -> String {
         let caches: Vec<String> = self.caches.iter().map(|&bytes| size(bytes)).collect();
@@ -72,6 +78,13 @@ impl Ceiling {
             Ok(Self { threads, read, units })
         };
         threads.iter().map(one).collect()
+    }
+
+    /// Returns what is left of it without the instruction sets beyond `level`.
+    #[must_use]
+    pub fn at(&self, level: Level) -> Self {
+        let units = self.units.iter().filter(|(unit, _)| unit.level() <= level).copied().collect();
+        Self { units, ..*self }
     }
 
     /// Returns the unit that prefill is held against, with its operations a second: bfloat16 tiles where there are any,
@@ -153,5 +166,6 @@ mod tests {
         assert_eq!(with(&Unit::ALL[..4]).arithmetic(), Some((Unit::Avx512Int8, 1.0)));
         assert_eq!(with(&Unit::ALL[..2]).arithmetic(), Some((Unit::Avx2Int8, 1.0)));
         assert_eq!(with(&[]).arithmetic(), None);
+        assert_eq!(with(&Unit::ALL).at(Level::Avx2).arithmetic(), Some((Unit::Avx2Int8, 1.0)));
     }
 }

@@ -54,6 +54,21 @@ pub fn first_token(
     Ok(startup)
 }
 
+/// Times how long the library takes to load a model, `repetitions` times.
+///
+/// # Errors
+/// When it cannot be loaded.
+pub fn load_times(model: &Path, repetitions: usize) -> Result<Vec<Duration>, Error> {
+    let load = || {
+        let start = Instant::now();
+        let loaded = woolly::Model::load(model)?;
+        let time = start.elapsed();
+        drop(loaded);
+        Ok(time)
+    };
+    (0..repetitions.max(1)).map(|_| load()).collect()
+}
+
 /// Waits for the end of a program and returns the peak that the system last told of it.
 fn watch(child: &mut Child) -> std::io::Result<u64> {
     let status = format!("/proc/{}/status", child.id());
@@ -69,6 +84,17 @@ fn watch(child: &mut Child) -> std::io::Result<u64> {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use crate::{Shape, Synthetic};
+    use woolly_model::mix::Mix;
+
+    #[test]
+    fn loading_is_timed_as_often_as_asked() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let model = dir.path().join("tiny.gguf");
+        Synthetic { shape: Shape::tiny(), mix: Mix::Q8_0 }.write(0, &model).expect("written");
+        assert_eq!(load_times(&model, 2).expect("loads").len(), 2);
+        assert!(load_times(&dir.path().join("absent.gguf"), 1).is_err());
+    }
 
     #[test]
     fn a_program_is_timed_and_its_failure_told() {

@@ -93,11 +93,14 @@ impl Shape {
     /// Returns the metadata keys of the architecture, for contexts of at least `context` tokens.
     pub(super) fn metadata(&self, context: usize) -> Vec<(String, Value)> {
         let context = u32::try_from(context).unwrap_or(u32::MAX).max(self.context);
+        // llama.cpp takes counts of 32 bits only.
+        let [width, inner, vocabulary] =
+            [self.width, self.inner, self.vocabulary].map(|count| u32::try_from(count).unwrap_or(u32::MAX));
         let mut keys: Vec<(&str, Value)> = vec![
             ("context_length", context.into()),
-            ("embedding_length", self.width.into()),
+            ("embedding_length", width.into()),
             ("block_count", self.layers.into()),
-            ("feed_forward_length", self.inner.into()),
+            ("feed_forward_length", inner.into()),
             ("attention.head_count", self.heads.into()),
             ("attention.head_count_kv", self.kv_heads.into()),
             ("attention.key_length", self.head_length.into()),
@@ -105,7 +108,7 @@ impl Shape {
             ("attention.layer_norm_rms_epsilon", 1e-5_f32.into()),
             ("rope.dimension_count", self.head_length.into()),
             ("rope.freq_base", self.rope_base.into()),
-            ("vocab_size", self.vocabulary.into()),
+            ("vocab_size", vocabulary.into()),
         ];
         if let Some((count, used)) = self.experts {
             keys.extend([("expert_count", count.into()), ("expert_used_count", used.into())]);
@@ -181,6 +184,15 @@ impl Shape {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_have_32_bits() {
+        for shape in Shape::all() {
+            for (key, value) in shape.metadata(1 << 40) {
+                assert!(matches!(value, Value::U32(_) | Value::F32(_)), "{}: {key} is {value:?}", shape.name);
+            }
+        }
+    }
 
     /// Parameters as the models' cards and llama.cpp report them, in millions.
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tempfile::TempDir;
 use woolly_cpu::ceiling::HugeMemory;
 use woolly_engine::Rng;
-use woolly_gguf::{GGUFWriter, SharedBytes, TensorSource, Value};
+use woolly_gguf::{GGUFLoader, GGUFWriter, SharedBytes, TensorSource, Value};
 use woolly_model::mix::{Mix, ModelFacts, TensorFacts};
 use woolly_quant::TensorType;
 
@@ -71,6 +71,31 @@ impl Synthetic {
         Ok(Patterns::new(self)?.writer(self, context).write_file(path)?)
     }
 
+    /// Returns the path of the model in a folder, `TinyLlama-1.1B-Q4_K_M.gguf`, and writes it there if there is none; one
+    /// that exists is only checked for contexts of `context` tokens.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write); [`Error::Parameter`] when what exists has shorter contexts, for nothing is overwritten.
+    pub fn in_folder(&self, folder: &Path, context: usize) -> Result<PathBuf, Error> {
+        let path = folder.join(self.file_name());
+        if !path.exists() {
+            self.write(context, &path)?;
+            return Ok(path);
+        }
+        let metadata_key = format!("{}.context_length", self.shape.architecture);
+        let found = GGUFLoader::open(&path)?.metadata().u32(&metadata_key).ok().flatten().unwrap_or(0);
+        if (found as usize) < context {
+            let why =
+                format!("{} has contexts of {found} tokens, but {context} are needed; move it away", path.display());
+            return Err(Error::Parameter(why));
+        }
+        Ok(path)
+    }
+
+    fn file_name(&self) -> String {
+        format!("{}.gguf", self.to_string().replace(':', "-"))
+    }
+
     /// Writes the model to a file in a new temporary folder, which goes when the first value returned is dropped.
     ///
     /// # Errors
@@ -78,8 +103,7 @@ impl Synthetic {
     pub fn write_temporary(&self, context: usize) -> Result<(TempDir, PathBuf), Error> {
         let io = |source| Error::Io { what: "make a temporary folder".to_owned(), source };
         let folder = tempfile::tempdir().map_err(io)?;
-        let path = folder.path().join(format!("{}.gguf", self.to_string().replace(':', "-")));
-        self.write(context, &path)?;
+        let path = self.in_folder(folder.path(), context)?;
         Ok((folder, path))
     }
 
@@ -197,8 +221,20 @@ fn set_vocabulary(writer: &mut GGUFWriter<'_>, size: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use woolly_gguf::GGUFLoader;
     use woolly_model::mix::is_quantisable;
+
+    #[test]
+    fn what_is_in_a_folder_is_used_and_never_overwritten() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let tiny = Synthetic { shape: Shape::tiny(), mix: Mix::Q8_0 };
+        let path = tiny.in_folder(dir.path(), 100).expect("written");
+        assert!(path.ends_with("tiny-Q8_0.gguf"), "{path:?}");
+        let written = path.metadata().and_then(|file| file.modified()).expect("a time");
+        assert_eq!(tiny.in_folder(dir.path(), 80).expect("used"), path);
+        let refused = tiny.in_folder(dir.path(), 200).expect_err("too short").to_string();
+        assert!(refused.contains("100") && refused.contains("200"), "{refused}");
+        assert_eq!(path.metadata().and_then(|file| file.modified()).expect("a time"), written);
+    }
 
     #[test]
     fn the_types_are_those_of_the_mix_and_the_vocabulary_has_its_size() {

@@ -76,8 +76,7 @@ fn columns(settings: &Settings) -> Vec<Column> {
             row.comparison().map_or("-".to_owned(), |(rate, _)| format!("{:.2} ± {:.2}", rate.mean, rate.stddev))
         }));
         columns.push(column("ratio (range)", 19, |row| {
-            let text = |ratio: Statistics| format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.min, ratio.max);
-            row.comparison().map_or("-".to_owned(), |(_, ratio)| text(ratio))
+            row.comparison().map_or("-".to_owned(), |(_, ratio)| range(ratio))
         }));
     }
     columns
@@ -98,7 +97,12 @@ pub(super) fn row(settings: &Settings, row: &Row) -> String {
     format!("|{cells}\n")
 }
 
-fn cell(text: &str, width: i32) -> String {
+/// `2.25 (2.00..2.50)`.
+pub(super) fn range(ratio: Statistics) -> String {
+    format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.min, ratio.max)
+}
+
+pub(super) fn cell(text: &str, width: i32) -> String {
     let size = width.unsigned_abs() as usize;
     if width < 0 { format!(" {text:<size$} |") } else { format!(" {text:>size$} |") }
 }
@@ -113,6 +117,6 @@ fn parameters(count: u64) -> String {
     if count < 1e9 { format!("{:.2} M", count / 1e6) } else { format!("{:.2} B", count / 1e9) }
 }
 
-fn percent(share: Option<f64>) -> String {
+pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share))
 }

@@ -7,6 +7,7 @@
 
 mod fields;
 mod markdown;
+mod targets;
 mod text;
 
 use std::str::FromStr;
@@ -15,6 +16,7 @@ use crate::speed::Row;
 
 pub(crate) use fields::cache_names;
 pub use fields::{Field, Value, extra_fields, llama_bench_fields};
+pub use targets::{start_head, start_rows, target_head, target_row};
 
 /// A format of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use woolly_cpu::isa::Level;
 use woolly_cpu::{Cpu, CpuOptions};
 use woolly_engine::Rng;
 use woolly_gguf::GGUFLoader;
@@ -25,8 +26,21 @@ impl Engine {
     /// # Errors
     /// When the model cannot be run or the system refuses the threads.
     pub fn load(loader: &GGUFLoader, threads: usize) -> Result<Self, Error> {
-        let cpu = Cpu::new(CpuOptions { threads: Some(threads), ..CpuOptions::default() })?;
+        Self::with(loader, CpuOptions { threads: Some(threads), ..CpuOptions::default() })
+    }
+
+    /// Loads the model for an instruction set.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and when the processor lacks it.
+    pub fn load_at(loader: &GGUFLoader, threads: usize, level: Level) -> Result<Self, Error> {
+        Self::with(loader, CpuOptions { threads: Some(threads), level: Some(level), ..CpuOptions::default() })
+    }
+
+    fn with(loader: &GGUFLoader, options: CpuOptions) -> Result<Self, Error> {
+        let cpu = Cpu::new(options)?;
         let model = Model::load(loader, &cpu, &mut |_| ())?;
+        let threads = cpu.threads();
         Ok(Self { cpu: Arc::new(cpu), model: Arc::new(model), threads })
     }
 

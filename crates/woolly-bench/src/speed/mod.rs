@@ -9,11 +9,12 @@ mod cost;
 mod engine;
 mod row;
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use crate::{Ceiling, Error, LlamaBench, Machine, Rival, Source};
+use crate::{Ceiling, Error, Machine, Opponent, Rival, Source};
 
 pub use batched::{BatchedOptions, BatchedRow};
 pub use case::{Case, Grid};
@@ -34,8 +35,8 @@ pub struct Options {
     pub warm_up: bool,
     /// Pause before each row, for processors that heat up.
     pub delay: Duration,
-    /// llama.cpp, to be run in turn with every repetition.
-    pub rival: Option<LlamaBench>,
+    /// Another engine, to be run in turn with every repetition.
+    pub rival: Option<Arc<dyn Opponent>>,
 }
 
 impl Options {
@@ -72,7 +73,7 @@ impl Options {
                 std::thread::sleep(self.delay);
                 let engine = match loaded.take() {
                     Some(engine) if engine.threads() == case.threads => engine,
-                    _ => Engine::load(&loader, case.threads)?,
+                    _ => Engine::load_at(&loader, case.threads, machine.level)?,
                 };
                 let ceiling = ceilings.iter().find(|ceiling| ceiling.threads == case.threads).cloned();
                 let started = SystemTime::now();
@@ -94,21 +95,23 @@ impl Options {
             test.warm_up()?;
         }
         let repetitions = self.repetitions.max(1);
-        let other = self.rival.as_ref().zip(source.path());
-        let mut rival = Rival::default();
         let mut samples = Vec::with_capacity(repetitions);
-        for _ in 0..repetitions {
-            samples.push(test.sample()?);
-            if let Some((bench, path)) = other.filter(|_| LlamaBench::in_turn(case)) {
-                let theirs = bench.measure(path, case, 1, self.warm_up)?;
+        let Some((opponent, path)) = self.rival.as_ref().zip(source.path()) else {
+            (0..repetitions).try_for_each(|_| test.sample().map(|sample| samples.push(sample)))?;
+            return Ok((samples, None));
+        };
+        let mut rival = Rival::default();
+        opponent.prepare(path, case, self.warm_up, &mut |trial| {
+            let at_once = if trial.in_turn() { 1 } else { repetitions };
+            for _ in (0..repetitions).step_by(at_once) {
+                (0..at_once).try_for_each(|_| test.sample().map(|sample| samples.push(sample)))?;
+                let theirs = trial.measure(at_once)?;
                 rival.engine = theirs.engine;
                 rival.samples.extend(theirs.samples);
             }
-        }
-        if let Some((bench, path)) = other.filter(|_| !LlamaBench::in_turn(case)) {
-            rival = bench.measure(path, case, repetitions, self.warm_up)?;
-        }
-        Ok((samples, other.map(|_| rival)))
+            Ok(())
+        })?;
+        Ok((samples, Some(rival)))
     }
 
     /// Another program needs a file, even of a model that is made in memory; it lies in the folder that lives as long.

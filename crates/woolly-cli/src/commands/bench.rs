@@ -4,12 +4,13 @@ mod many;
 mod targets;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use woolly_bench::output::{Format, Printer};
 use woolly_bench::speed::{Grid, Options, Row};
-use woolly_bench::{Ceiling, LlamaBench, Machine, Source, Synthetic};
+use woolly_bench::{Area, Ceiling, Level, LlamaBench, Machine, Opponent, Source, Synthetic};
 use woolly_tensor::CacheType;
 
 use self::many::Many;
@@ -78,10 +79,20 @@ pub(crate) struct Arguments {
     /// Run this `llama-bench` of llama.cpp in turn on the same file, and print ratios
     #[arg(long, value_name = "PATH")]
     llama_bench: Option<PathBuf>,
-    /// Measure the fixed set of models and tests of the README's table, for which several gigabytes are written to the
-    /// temporary folder when --llama-bench is given
-    #[arg(long, conflicts_with_all = ["model", "synthetic", "n_prompt", "n_gen", "prompt_gen", "n_depth", "n_parallel", "threads"])]
-    targets: bool,
+    /// Run llama.cpp within this program in turn, and print ratios; for programs built with the feature `llama-cpp`
+    #[arg(long, conflicts_with = "llama_bench")]
+    vs_llama_cpp: bool,
+    /// Measure a fixed set of models and tests, or these parts of it, and say whether each reached what it must: decode,
+    /// depth, prefill, batched, start
+    #[arg(long, value_name = "PARTS", value_delimiter = ',', num_args = 0..=1, value_parser = parse_area,
+          conflicts_with_all = ["model", "synthetic", "n_prompt", "n_gen", "prompt_gen", "n_depth", "n_parallel", "threads"])]
+    targets: Option<Vec<Area>>,
+    /// With --targets, measure an instruction set below the best one, too, beside a `llama-bench` built for it
+    #[arg(long, value_name = "ISA=PATH", value_parser = parse_lower, requires = "targets")]
+    llama_bench_at: Vec<(Level, PathBuf)>,
+    /// Where --targets finds the files it measures, and writes those that are missing [default: a temporary folder]
+    #[arg(long, value_name = "DIR", requires = "targets")]
+    model_dir: Option<PathBuf>,
     /// Output format: md, csv, json, jsonl, sql
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     output: Format,
@@ -100,8 +111,8 @@ type Ranges = crate::numbers::Ranges;
 
 impl Arguments {
     pub(crate) fn run(self, output: &mut Output) -> Result<(), Failure> {
-        if self.targets {
-            return targets::run(&self, output);
+        if let Some(areas) = &self.targets {
+            return targets::run(&self, areas, output);
         }
         if self.many.is_asked_for() {
             return self.run_many(output);
@@ -138,7 +149,7 @@ impl Arguments {
     fn printers(&self, grid: &Grid) -> (Printer, Option<Printer>) {
         let printer = |format: Format| {
             let printer = format.printer().with_columns_for(grid);
-            if self.llama_bench.is_some() { printer.with_rival() } else { printer }
+            if self.llama_bench.is_some() || self.vs_llama_cpp { printer.with_rival() } else { printer }
         };
         let format = if self.json { Format::Json } else { self.output };
         (printer(format), self.output_err.map(printer))
@@ -163,8 +174,16 @@ impl Arguments {
             repetitions: self.repetitions,
             warm_up: !self.no_warmup,
             delay: Duration::from_secs(self.delay),
-            rival: self.llama_bench.clone().map(LlamaBench::new),
+            rival: self.rival()?,
         })
+    }
+
+    fn rival(&self) -> Result<Option<Arc<dyn Opponent>>, Failure> {
+        match &self.llama_bench {
+            Some(program) => Ok(Some(Arc::new(LlamaBench::new(program)))),
+            None if self.vs_llama_cpp => built_in().map(Some),
+            None => Ok(None),
+        }
     }
 
     fn grid(&self) -> Result<Grid, Failure> {
@@ -202,6 +221,17 @@ impl Arguments {
         let unknown = || Failure::usage("keys and values cannot be stored like that together", hint);
         pairs.collect::<Option<Vec<_>>>().ok_or_else(unknown)
     }
+}
+
+#[cfg(feature = "llama-cpp")]
+fn built_in() -> Result<Arc<dyn Opponent>, Failure> {
+    Ok(Arc::new(woolly_bench::LlamaCpp::new()?))
+}
+
+#[cfg(not(feature = "llama-cpp"))]
+fn built_in() -> Result<Arc<dyn Opponent>, Failure> {
+    let hint = "build it with `--features llama-cpp`, or name a program with --llama-bench";
+    Err(Failure::usage("this program was built without llama.cpp", hint))
 }
 
 /// How keys or values are stored, by llama.cpp's names.
@@ -247,6 +277,18 @@ fn positive(flag: &str, values: Vec<usize>) -> Result<Vec<usize>, Failure> {
 fn parse_pair(text: &str) -> Result<(usize, usize), String> {
     let pair = text.split_once(',').and_then(|(prompt, generate)| prompt.parse().ok().zip(generate.parse().ok()));
     pair.ok_or_else(|| "expected two counts such as 512,128".to_owned())
+}
+
+fn parse_area(name: &str) -> Result<Area, String> {
+    let found = Area::ALL.iter().find(|(known, _)| *known == name).map(|&(_, area)| area);
+    found.ok_or_else(|| format!("known are {}", Area::ALL.map(|(name, _)| name).join(", ")))
+}
+
+fn parse_lower(text: &str) -> Result<(Level, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or("expected an instruction set and a program: avx2=PATH")?;
+    let level = Level::available().find(|level| level.name() == name);
+    let known = || Level::available().map(Level::name).collect::<Vec<_>>().join(", ");
+    level.map(|level| (level, PathBuf::from(path))).ok_or_else(|| format!("this processor has {}", known()))
 }
 
 fn synthetic_help() -> String {
@@ -308,12 +350,24 @@ mod tests {
     }
 
     #[test]
+    fn targets_are_all_or_the_parts_named() {
+        let areas = |line: &str| {
+            let words = ["bench"].into_iter().chain(line.split_whitespace());
+            Command::try_parse_from(words).map(|command| command.arguments.targets).expect("valid")
+        };
+        assert_eq!((areas(""), areas("--targets")), (None, Some(vec![])));
+        assert_eq!(areas("--targets decode,start --model-dir x"), Some(vec![Area::Decode, Area::Start]));
+        assert_eq!(areas("--targets --llama-bench-at scalar=x"), Some(vec![]));
+    }
+
+    #[test]
     fn what_makes_no_sense_is_refused() {
         for line in [
             "-t 0", "-b 0", "-ub 0", "-r 0", "-npl 0", "-pg 512", "-p x", "-p 8-4*0", "-ctk q9", "-ctk f16 -ctv f32",
             "-ctk f16,f16 -ctv f16",
             "-ctv f32", "-o xml",
-            "--targets -p 1", "--targets -m x", "--synthetic llama-9", "--synthetic Llama-2-7B:Q99", "-ngl 99",
+            "--targets -p 1", "--targets -m x", "--targets speed", "--model-dir x", "--llama-bench-at scalar=x",
+            "--targets --llama-bench-at sse=x", "--vs-llama-cpp --llama-bench x", "--synthetic llama-9", "--synthetic Llama-2-7B:Q99", "-ngl 99",
         ] {
             assert!(options(line).is_err(), "{line}");
         }

@@ -1,4 +1,4 @@
-//! llama.cpp beside Woolly: its own `llama-bench`, on the same file, in turn with ours.
+//! llama.cpp as a program: its own `llama-bench`.
 
 use std::env;
 use std::ffi::OsString;
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value as Json;
 
+use super::{Opponent, Rival, Trial, tries_both_kinds};
 use crate::Error;
 use crate::output::cache_names;
 use crate::speed::Case;
@@ -22,15 +23,6 @@ const VARIABLE: &str = "LLAMA_BENCH";
 pub struct LlamaBench {
     program: PathBuf,
     arguments: Vec<String>,
-}
-
-/// What llama.cpp reached in a case.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rival {
-    /// Name and build: `llama.cpp 0c1e570 (1)`.
-    pub engine: String,
-    /// Times of the repetitions, in the order of ours.
-    pub samples: Vec<Duration>,
 }
 
 impl LlamaBench {
@@ -57,13 +49,10 @@ impl LlamaBench {
         self
     }
 
-    /// Measures a case once, or `repetitions` times in one call where that is much cheaper, see [`Self::in_turn`].
+    /// Measures a case `repetitions` times in one call.
     ///
     /// With a depth, flash attention is tried on and off, and the faster counts: which one that is depends on the machine.
-    ///
-    /// # Errors
-    /// [`Error::Program`] with the program's own words when it fails or says something else than expected.
-    pub fn measure(&self, model: &Path, case: &Case, repetitions: usize, warm_up: bool) -> Result<Rival, Error> {
+    fn measure(&self, model: &Path, case: &Case, repetitions: usize, warm_up: bool) -> Result<Rival, Error> {
         if case.sequences > 1 {
             return self.measure_batch(model, case, repetitions);
         }
@@ -71,19 +60,12 @@ impl LlamaBench {
         let lengths = format!("{},{}", case.prompt, case.generate);
         arguments.extend(["-p", "0", "-n", "0", "-pg", &lengths, "-o", "json"].map(OsString::from));
         arguments.extend(["-d".into(), case.depth.to_string().into(), "-r".into(), repetitions.to_string().into()]);
-        arguments.extend((case.depth > 0).then_some(["-fa".into(), "on,off".into()]).into_iter().flatten());
+        arguments.extend(tries_both_kinds(case).then_some(["-fa".into(), "on,off".into()]).into_iter().flatten());
         arguments.extend((!warm_up).then(|| "--no-warmup".into()));
         let text = self.call(&self.program, arguments)?;
         let rows: Json = serde_json::from_str(&text).map_err(|error| self.failed(format!("no JSON: {error}")))?;
         let best = rows.as_array().into_iter().flatten().filter_map(rival).min_by_key(|row| median(&row.samples));
         best.ok_or_else(|| self.failed("its output has no row with samples".to_owned()))
-    }
-
-    /// Whether a case is measured one repetition at a time, each beside one of ours.
-    ///
-    /// With a depth, filling the context takes most of the time, and the program keeps it only within one call.
-    pub fn in_turn(case: &Case) -> bool {
-        case.depth == 0
     }
 
     /// `llama-batched-bench` fills the context with a prompt and times prompt and generation apart.
@@ -121,6 +103,37 @@ impl LlamaBench {
 
     fn failed(&self, why: String) -> Error {
         Error::Program { program: self.program.clone(), why }
+    }
+}
+
+impl Opponent for LlamaBench {
+    fn prepare(
+        &self,
+        model: &Path,
+        case: &Case,
+        warm_up: bool,
+        body: &mut dyn FnMut(&mut dyn Trial) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        body(&mut Call { bench: self, model, case, warm_up })
+    }
+}
+
+/// A case for the program, which is started for each measurement.
+struct Call<'a> {
+    bench: &'a LlamaBench,
+    model: &'a Path,
+    case: &'a Case,
+    warm_up: bool,
+}
+
+impl Trial for Call<'_> {
+    /// With a depth, filling the context takes most of the time, and the program keeps it only within one call.
+    fn in_turn(&self) -> bool {
+        self.case.depth == 0
+    }
+
+    fn measure(&mut self, repetitions: usize) -> Result<Rival, Error> {
+        self.bench.measure(self.model, self.case, repetitions, self.warm_up)
     }
 }
 
@@ -222,7 +235,13 @@ mod tests {
         let rival = fake.bench().measure(Path::new("m.gguf"), &case(64, 1), 1, false).expect("a sample");
         assert_eq!(rival.samples, [Duration::from_nanos(400)]);
         assert!(fake.arguments().contains("-d 64 -r 1 -fa on,off --no-warmup"), "{}", fake.arguments());
-        assert!(!LlamaBench::in_turn(&case(64, 1)) && LlamaBench::in_turn(&case(0, 1)));
+        for (depth, expected) in [(64, false), (0, true)] {
+            let check = &mut |trial: &mut dyn Trial| {
+                assert_eq!(trial.in_turn(), expected);
+                Ok(())
+            };
+            fake.bench().prepare(Path::new("m.gguf"), &case(depth, 1), true, check).expect("nothing is run");
+        }
     }
 
     #[test]
