@@ -26,7 +26,7 @@ pub(crate) fn decode(block: &[u8; 56], out: &mut [f32; 256]) {
 
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 56]) {
-    let found = FORMAT.search::<16, 32>(x, &emphasised(x, importance));
+    let found = FORMAT.search::<16, 32>(x, &emphasised(x, importance, 1.0));
     *field_mut::<0, _, _>(out) = found.words.map(|word| word as u8);
     // Words from 2048 on have the negative shift: bit 11 becomes bit 3 of the half byte.
     let high = found.words.map(|word| (word >> 8) as u8);

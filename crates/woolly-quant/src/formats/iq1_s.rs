@@ -25,7 +25,7 @@ pub(crate) fn decode(block: &[u8; 50], out: &mut [f32; 256]) {
 
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 50]) {
-    let found = FORMAT.search::<8, 32>(x, &emphasised(x, importance));
+    let found = FORMAT.search::<8, 32>(x, &emphasised(x, importance, 1.0));
     put_f16::<0, _>(out, found.d);
     *field_mut::<2, _, _>(out) = found.words.map(|word| word as u8);
     let high: &mut [u8; 16] = field_mut::<34, _, _>(out);

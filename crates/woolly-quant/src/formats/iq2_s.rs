@@ -5,7 +5,7 @@
 use crate::grids::IQ2_S;
 use crate::layout::{f16_at, field, field_mut, pack_pairs, put_f16, put_signed};
 use crate::search::codewords::{self, Columns, Format};
-use crate::search::emphasised;
+use crate::search::{amplification, emphasised};
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 82], out: &mut [f32; 256]) {
@@ -25,7 +25,7 @@ pub(crate) fn decode(block: &[u8; 82], out: &mut [f32; 256]) {
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 82]) {
     let (signs, magnitudes) = codewords::split_signs(x);
-    let found = FORMAT.search::<16, 32>(&magnitudes, &emphasised(x, importance));
+    let found = FORMAT.search::<16, 32>(&magnitudes, &emphasised(x, importance, 5.0));
     put_f16::<0, _>(out, found.d);
     *field_mut::<2, _, _>(out) = found.words.map(|word| word as u8);
     *field_mut::<34, _, _>(out) = signs;
@@ -34,6 +34,13 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
         *high = words.iter().rev().fold(0, |bits, word| bits << 2 | (word >> 8) as u8);
     }
     *field_mut::<74, 8, _>(out) = pack_pairs(&found.scales);
+    // Without weights, nothing is known to count but the squares.
+    if importance.is_some() {
+        let mut decoded = [0.0; 256];
+        decode(out, &mut decoded);
+        let by = amplification(x, importance, &decoded, 1.25);
+        put_f16::<0, _>(out, by * f16_at::<0, _>(out));
+    }
 }
 
 static COLUMNS: Columns<8, 1024> = codewords::columns(&IQ2_S);

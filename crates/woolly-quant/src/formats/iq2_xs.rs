@@ -4,7 +4,7 @@
 use crate::grids::{IQ2_XS, even_signs};
 use crate::layout::{f16_at, field, field_mut, pack_pairs, put_f16, put_signed};
 use crate::search::codewords::{self, Columns, Format};
-use crate::search::emphasised;
+use crate::search::{amplification, emphasised};
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 74], out: &mut [f32; 256]) {
@@ -21,7 +21,7 @@ pub(crate) fn decode(block: &[u8; 74], out: &mut [f32; 256]) {
 
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 74]) {
-    let weights = emphasised(x, importance);
+    let weights = emphasised(x, importance, 2.0);
     let (signs, magnitudes) = codewords::split_even_signs(x, &weights);
     let found = FORMAT.search::<16, 32>(&magnitudes, &weights);
     put_f16::<0, _>(out, found.d);
@@ -30,6 +30,13 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
         *group = (found.words[i] | u16::from(signs[i] & 127) << 9).to_le_bytes();
     }
     *field_mut::<66, 8, _>(out) = pack_pairs(&found.scales);
+    // Without weights, nothing is known to count but the squares.
+    if importance.is_some() {
+        let mut decoded = [0.0; 256];
+        decode(out, &mut decoded);
+        let by = amplification(x, importance, &decoded, 1.25);
+        put_f16::<0, _>(out, by * f16_at::<0, _>(out));
+    }
 }
 
 static COLUMNS: Columns<8, 512> = codewords::columns(&IQ2_XS);

@@ -4,7 +4,7 @@
 use crate::grids::{IQ2_XXS, even_signs};
 use crate::layout::{f16_at, field, field_mut, put_f16, put_signed};
 use crate::search::codewords::{self, Columns, Format};
-use crate::search::emphasised;
+use crate::search::{amplification, emphasised};
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 66], out: &mut [f32; 256]) {
@@ -23,7 +23,7 @@ pub(crate) fn decode(block: &[u8; 66], out: &mut [f32; 256]) {
 
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 66]) {
-    let weights = emphasised(x, importance);
+    let weights = emphasised(x, importance, 2.0);
     let (signs, magnitudes) = codewords::split_even_signs(x, &weights);
     let found = FORMAT.search::<8, 32>(&magnitudes, &weights);
     put_f16::<0, _>(out, found.d);
@@ -35,6 +35,13 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
             bits |= u32::from(signs[4 * g + k] & 127) << (7 * k);
         }
         *field_mut::<4, _, _>(run) = bits.to_le_bytes();
+    }
+    // Without weights, nothing is known to count but the squares.
+    if importance.is_some() {
+        let mut decoded = [0.0; 256];
+        decode(out, &mut decoded);
+        let by = amplification(x, importance, &decoded, 1.25);
+        put_f16::<0, _>(out, by * f16_at::<0, _>(out));
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::grids::IQ3_S;
 use crate::layout::{f16_at, field, field_mut, pack_pairs, put_f16, put_signed};
 use crate::search::codewords::{self, Columns, Format};
-use crate::search::or_uniform;
+use crate::search::{amplification, or_uniform};
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 110], out: &mut [f32; 256]) {
@@ -33,6 +33,10 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
     }
     *field_mut::<74, _, _>(out) = signs;
     *field_mut::<106, 4, _>(out) = pack_pairs(&found.scales);
+    let mut decoded = [0.0; 256];
+    decode(out, &mut decoded);
+    let by = amplification(x, importance, &decoded, 1.25);
+    put_f16::<0, _>(out, by * f16_at::<0, _>(out));
 }
 
 static COLUMNS: Columns<4, 512> = codewords::columns(&IQ3_S);

@@ -2,7 +2,7 @@
 //! 64 bytes of four codes, d f16, dmin f16.
 
 use crate::layout::{f16_at, field, field_mut, pack_two_bits, put_f16, two_bits};
-use crate::search::{affine, emphasised};
+use crate::search::{affine, amplification, emphasised};
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 84], out: &mut [f32; 256]) {
@@ -21,7 +21,7 @@ pub(crate) fn decode(block: &[u8; 84], out: &mut [f32; 256]) {
 
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 84]) {
-    let weights = emphasised(x, importance);
+    let weights = emphasised(x, importance, 1.0);
     let runs = x.as_chunks::<16>().0;
     let lines = affine::two_level::<16, 16>(runs, Some(weights.as_chunks().0), 3.0, 15.0);
     let mut codes = [0; 256];
@@ -32,4 +32,9 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
     pack_two_bits(&codes, field_mut::<16, _, _>(out));
     put_f16::<80, _>(out, lines.d);
     put_f16::<82, _>(out, lines.dmin);
+    let mut decoded = [0.0; 256];
+    decode(out, &mut decoded);
+    let by = amplification(x, importance, &decoded, 0.6);
+    put_f16::<80, _>(out, by * f16_at::<80, _>(out));
+    put_f16::<82, _>(out, by * f16_at::<82, _>(out));
 }

@@ -2,8 +2,8 @@
 //! taken off), 64 bytes of four lower halves, 12 bytes of scales, d f16.
 
 use crate::layout::{f16_at, field, field_mut, pack_two_bits, put_f16, two_bits};
-use crate::search::emphasised;
 use crate::search::symmetric::{self, Integers};
+use crate::search::{amplification, emphasised};
 
 #[inline]
 pub(crate) fn decode(block: &[u8; 110], out: &mut [f32; 256]) {
@@ -21,7 +21,7 @@ pub(crate) fn decode(block: &[u8; 110], out: &mut [f32; 256]) {
 #[inline(always)]
 pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut [u8; 110]) {
     type Codes = Integers<-4, 3>;
-    let weights = emphasised(x, importance);
+    let weights = emphasised(x, importance, 6.0);
     let runs = x.as_chunks::<16>().0;
     let found = symmetric::two_level::<Codes, 16, 16>(runs, Some(weights.as_chunks().0), [-32, 31]);
     let mut codes = [0; 256];
@@ -32,6 +32,10 @@ pub(crate) fn encode(x: &[f32; 256], importance: Option<&[f32; 256]>, out: &mut 
     pack_two_bits(&codes.map(|code| code & 3), field_mut::<32, _, _>(out));
     *field_mut::<96, _, _>(out) = pack_scales(&found.scales);
     put_f16::<108, _>(out, found.d);
+    let mut decoded = [0.0; 256];
+    decode(out, &mut decoded);
+    let by = amplification(x, importance, &decoded, 0.8);
+    put_f16::<108, _>(out, by * f16_at::<108, _>(out));
 }
 
 /// Bit j of byte i is the third bit of element i of run j of 32.
