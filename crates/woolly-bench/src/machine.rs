@@ -90,7 +90,7 @@ impl Ceiling {
     /// Returns the unit that prefill is held against, with its operations a second: bfloat16 tiles where there are any,
     /// otherwise the widest products of bytes.
     pub fn arithmetic(&self) -> Option<(Unit, f64)> {
-        let preferred = [Unit::AmxBf16, Unit::Avx512Int8, Unit::Avx2Int8];
+        let preferred = [Unit::AmxBf16, Unit::Avx512Int8, Unit::AvxVnniInt8, Unit::Avx2Int8];
         preferred.iter().find_map(|unit| self.units.iter().find(|(known, _)| known == unit)).copied()
     }
 
@@ -163,7 +163,8 @@ mod tests {
         let with =
             |units: &[Unit]| Ceiling { threads: 1, read: None, units: units.iter().map(|&u| (u, 1.0)).collect() };
         assert_eq!(with(&Unit::ALL).arithmetic(), Some((Unit::AmxBf16, 1.0)));
-        assert_eq!(with(&Unit::ALL[..4]).arithmetic(), Some((Unit::Avx512Int8, 1.0)));
+        assert_eq!(with(&Unit::ALL[..5]).arithmetic(), Some((Unit::Avx512Int8, 1.0)));
+        assert_eq!(with(&Unit::ALL[..3]).arithmetic(), Some((Unit::AvxVnniInt8, 1.0)));
         assert_eq!(with(&Unit::ALL[..2]).arithmetic(), Some((Unit::Avx2Int8, 1.0)));
         assert_eq!(with(&[]).arithmetic(), None);
         assert_eq!(with(&Unit::ALL).at(Level::Avx2).arithmetic(), Some((Unit::Avx2Int8, 1.0)));

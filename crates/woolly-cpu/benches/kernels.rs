@@ -103,7 +103,7 @@ fn ceiling(level: Level, threads: usize) -> Outcome<Ceiling> {
         let usable = units.iter().filter(|unit| unit.level() <= level);
         usable.copied().find_map(|unit| Some((unit, unit.peak(&pool)?)))
     };
-    let peak = first(&[Unit::AmxBf16, Unit::Avx512Int8, Unit::Avx2Int8]);
+    let peak = first(&[Unit::AmxBf16, Unit::Avx512Int8, Unit::AvxVnniInt8, Unit::Avx2Int8]);
     let floats = first(&[Unit::Avx512F32, Unit::Avx2F32]).map(|(_, peak)| peak);
     Ok(Ceiling { read, peak, floats })
 }

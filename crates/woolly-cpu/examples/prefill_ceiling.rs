@@ -31,6 +31,7 @@ fn main() -> Outcome<()> {
         let unit = match cpu.level() {
             Level::Amx => Unit::AmxBf16,
             Level::Avx512 => Unit::Avx512Int8,
+            Level::AvxVnni => Unit::AvxVnniInt8,
             _ => Unit::Avx2Int8,
         };
         let peak = unit.peak(&ThreadPool::new(threads, false)?).map_or(f64::NAN, |operations| operations / 2e9);

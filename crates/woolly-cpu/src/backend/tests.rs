@@ -23,6 +23,8 @@ woolly_tensor::conformance!(neon, with(Level::Neon, 2), Tolerance::INT8);
 woolly_tensor::conformance!(dotprod, with(Level::Dotprod, 2), Tolerance::INT8);
 #[cfg(not(target_arch = "aarch64"))]
 woolly_tensor::conformance!(avx2, with(Level::Avx2, 2), Tolerance::INT8);
+#[cfg(target_arch = "x86_64")]
+woolly_tensor::conformance!(avx_vnni, with(Level::AvxVnni, 2), Tolerance::INT8);
 #[cfg(not(target_arch = "aarch64"))]
 woolly_tensor::conformance!(avx512, with(Level::Avx512, 2), Tolerance::INT8);
 // Tiles round both factors to bfloat16, a term by 2^-9 or so (rms), never above 2^-7: less than what eight-bit activations

@@ -28,8 +28,11 @@ const PIECES: usize = 24;
 pub enum Unit {
     /// AVX2: f32 fused multiply-add on 256 bits.
     Avx2F32,
-    /// AVX2: products of bytes summed to 32 bits (`vpmaddubsw`, `vpmaddwd`, `vpaddd`).
+    /// AVX2: products of bytes summed to 16 bits (`vpmaddubsw`, `vpaddw`), which holds eight sums when one factor has four
+    /// bits. Summing to 32 bits each time (`vpmaddwd`, `vpaddd`) reaches two thirds of it.
     Avx2Int8,
+    /// AVX-VNNI: products of bytes summed to 32 bits on 256 bits (`vpdpbusd`).
+    AvxVnniInt8,
     /// AVX-512: f32 fused multiply-add on 512 bits.
     Avx512F32,
     /// AVX-512 VNNI: products of bytes summed to 32 bits (`vpdpbusd`).
@@ -41,15 +44,23 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// Every unit, the slowest first.
-    pub const ALL: [Self; 6] =
-        [Self::Avx2F32, Self::Avx2Int8, Self::Avx512F32, Self::Avx512Int8, Self::AmxInt8, Self::AmxBf16];
+    /// Every unit, those of the lowest levels first.
+    pub const ALL: [Self; 7] = [
+        Self::Avx2F32,
+        Self::Avx2Int8,
+        Self::AvxVnniInt8,
+        Self::Avx512F32,
+        Self::Avx512Int8,
+        Self::AmxInt8,
+        Self::AmxBf16,
+    ];
 
     /// Returns the name used in reports: `amx bf16`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Avx2F32 => "avx2 f32",
             Self::Avx2Int8 => "avx2 int8",
+            Self::AvxVnniInt8 => "avx vnni int8",
             Self::Avx512F32 => "avx512 f32",
             Self::Avx512Int8 => "avx512 vnni int8",
             Self::AmxInt8 => "amx int8",
@@ -61,6 +72,7 @@ impl Unit {
     pub const fn level(self) -> Level {
         match self {
             Self::Avx2F32 | Self::Avx2Int8 => Level::Avx2,
+            Self::AvxVnniInt8 => Level::AvxVnni,
             Self::Avx512F32 | Self::Avx512Int8 => Level::Avx512,
             Self::AmxInt8 | Self::AmxBf16 => Level::Amx,
         }
@@ -91,7 +103,7 @@ impl Unit {
     const fn operations_per_round(self) -> u64 {
         match self {
             Self::Avx2F32 => 12 * 8 * 2,
-            Self::Avx2Int8 => 8 * 32 * 2,
+            Self::Avx2Int8 | Self::AvxVnniInt8 => 12 * 32 * 2,
             Self::Avx512F32 => 12 * 16 * 2,
             Self::Avx512Int8 => 12 * 64 * 2,
             Self::AmxInt8 => 4 * 16 * 16 * 64 * 2,
@@ -115,8 +127,8 @@ mod tests {
         let pool = ThreadPool::new(1, false).unwrap();
         for unit in Unit::ALL {
             let peak = unit.peak(&pool);
-            // A processor may have tiles of bfloat16 only.
-            let certain = unit != Unit::AmxInt8;
+            // A processor may have tiles of bfloat16 only, and AVX-512 without AVX-VNNI.
+            let certain = unit != Unit::AmxInt8 && unit != Unit::AvxVnniInt8;
             assert!(!certain || peak.is_some() == (unit.level() <= Level::best()), "{}", unit.name());
             // Not a claim of speed: no processor with the unit does less than an operation a nanosecond.
             assert!(peak.is_none_or(|peak| peak > 1e9 && peak.is_finite()), "{}: {peak:?}", unit.name());

@@ -15,6 +15,7 @@ pub(super) fn spin(unit: Unit) -> Option<fn(u64)> {
     let (there, spin): (bool, fn(u64)) = match unit {
         Unit::Avx2F32 => (avx2, avx2_f32),
         Unit::Avx2Int8 => (avx2, avx2_int8),
+        Unit::AvxVnniInt8 => (avx2 && is_x86_feature_detected!("avxvnni"), avx_vnni_int8),
         Unit::Avx512F32 => (avx512, avx512_f32),
         Unit::Avx512Int8 => (avx512, avx512_int8),
         Unit::AmxInt8 => (tiles_of_bytes(), amx_int8),
@@ -77,16 +78,27 @@ vector_loop!(avx512_int8, "avx512f,avx512vnni", BYTES, "vpbroadcastd", "zmm",
     "vpdpbusd zmm6, zmm14, zmm15" "vpdpbusd zmm7, zmm14, zmm15" "vpdpbusd zmm8, zmm14, zmm15"
     "vpdpbusd zmm9, zmm14, zmm15" "vpdpbusd zmm10, zmm14, zmm15" "vpdpbusd zmm11, zmm14, zmm15");
 
-// Eight byte products, each three instructions; the ones that `vpmaddwd` multiplies by are register 14 itself.
 vector_loop!(avx2_int8, "avx2", BYTES, "vpbroadcastd", "ymm",
-    "vpmaddubsw ymm8, ymm14, ymm15" "vpmaddwd ymm8, ymm8, ymm14" "vpaddd ymm0, ymm0, ymm8"
-    "vpmaddubsw ymm9, ymm14, ymm15" "vpmaddwd ymm9, ymm9, ymm14" "vpaddd ymm1, ymm1, ymm9"
-    "vpmaddubsw ymm10, ymm14, ymm15" "vpmaddwd ymm10, ymm10, ymm14" "vpaddd ymm2, ymm2, ymm10"
-    "vpmaddubsw ymm11, ymm14, ymm15" "vpmaddwd ymm11, ymm11, ymm14" "vpaddd ymm3, ymm3, ymm11"
-    "vpmaddubsw ymm12, ymm14, ymm15" "vpmaddwd ymm12, ymm12, ymm14" "vpaddd ymm4, ymm4, ymm12"
-    "vpmaddubsw ymm13, ymm14, ymm15" "vpmaddwd ymm13, ymm13, ymm14" "vpaddd ymm5, ymm5, ymm13"
-    "vpmaddubsw ymm8, ymm14, ymm15" "vpmaddwd ymm8, ymm8, ymm14" "vpaddd ymm6, ymm6, ymm8"
-    "vpmaddubsw ymm9, ymm14, ymm15" "vpmaddwd ymm9, ymm9, ymm14" "vpaddd ymm7, ymm7, ymm9");
+    "vpmaddubsw ymm8, ymm14, ymm15" "vpaddw ymm0, ymm0, ymm8"
+    "vpmaddubsw ymm9, ymm14, ymm15" "vpaddw ymm1, ymm1, ymm9"
+    "vpmaddubsw ymm10, ymm14, ymm15" "vpaddw ymm2, ymm2, ymm10"
+    "vpmaddubsw ymm11, ymm14, ymm15" "vpaddw ymm3, ymm3, ymm11"
+    "vpmaddubsw ymm12, ymm14, ymm15" "vpaddw ymm4, ymm4, ymm12"
+    "vpmaddubsw ymm13, ymm14, ymm15" "vpaddw ymm5, ymm5, ymm13"
+    "vpmaddubsw ymm8, ymm14, ymm15" "vpaddw ymm0, ymm0, ymm8"
+    "vpmaddubsw ymm9, ymm14, ymm15" "vpaddw ymm1, ymm1, ymm9"
+    "vpmaddubsw ymm10, ymm14, ymm15" "vpaddw ymm2, ymm2, ymm10"
+    "vpmaddubsw ymm11, ymm14, ymm15" "vpaddw ymm3, ymm3, ymm11"
+    "vpmaddubsw ymm12, ymm14, ymm15" "vpaddw ymm4, ymm4, ymm12"
+    "vpmaddubsw ymm13, ymm14, ymm15" "vpaddw ymm5, ymm5, ymm13");
+
+vector_loop!(avx_vnni_int8, "avx2,avxvnni", BYTES, "vpbroadcastd", "ymm",
+    "{{vex}} vpdpbusd ymm0, ymm14, ymm15" "{{vex}} vpdpbusd ymm1, ymm14, ymm15"
+    "{{vex}} vpdpbusd ymm2, ymm14, ymm15" "{{vex}} vpdpbusd ymm3, ymm14, ymm15"
+    "{{vex}} vpdpbusd ymm4, ymm14, ymm15" "{{vex}} vpdpbusd ymm5, ymm14, ymm15"
+    "{{vex}} vpdpbusd ymm6, ymm14, ymm15" "{{vex}} vpdpbusd ymm7, ymm14, ymm15"
+    "{{vex}} vpdpbusd ymm8, ymm14, ymm15" "{{vex}} vpdpbusd ymm9, ymm14, ymm15"
+    "{{vex}} vpdpbusd ymm10, ymm14, ymm15" "{{vex}} vpdpbusd ymm11, ymm14, ymm15");
 
 /// Makes a function that repeats four independent products of tiles: two by two operands.
 macro_rules! tile_loop {

@@ -1,22 +1,27 @@
 //! Primitives of AVX2 with FMA and F16C: 256-bit vectors, 16 registers.
+//!
+//! With `VNNI`, products of bytes are the instruction VPDPBUSD of AVX-VNNI (Alder Lake and Zen 5 on, and server processors
+//! since Sapphire Rapids) instead of three.
 
 use std::arch::x86_64::*;
 
 use super::{ByteKernel, Bytes, Kernel, Simd};
 
-/// Proof that the processor has AVX2, FMA and F16C.
+/// Proof that the processor has AVX2, FMA and F16C, and AVX-VNNI with `VNNI`.
 #[derive(Clone, Copy, Debug)]
-pub struct Avx2(());
+pub struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+impl<const VNNI: bool> Avx2<VNNI> {
     /// Returns the proof, or `None` on a processor without one of the features.
     #[inline]
     pub fn new() -> Option<Self> {
         let all =
             is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
-        all.then_some(Self(()))
+        (all && (!VNNI || is_x86_feature_detected!("avxvnni"))).then_some(Self(()))
     }
+}
 
+impl Avx2<false> {
     /// Compiles and runs `kernel` with these instructions.
     #[inline]
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
@@ -32,17 +37,31 @@ impl Avx2 {
     }
 }
 
+impl Avx2<true> {
+    /// Compiles and runs `kernel` with these instructions.
+    #[inline]
+    pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
+        // SAFETY: `self` only exists where `new` has found all features that `vnni_entry` enables.
+        unsafe { vnni_entry(self, kernel) }
+    }
+}
+
 #[target_feature(enable = "avx2,fma,f16c")]
-fn entry<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
+fn entry<K: Kernel>(simd: Avx2<false>, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
 #[target_feature(enable = "avx2,fma,f16c")]
-fn byte_entry<K: ByteKernel>(simd: Avx2, kernel: K) -> K::Output {
+fn byte_entry<K: ByteKernel>(simd: Avx2<false>, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
-impl Simd for Avx2 {
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn vnni_entry<K: ByteKernel>(simd: Avx2<true>, kernel: K) -> K::Output {
+    kernel.run(simd)
+}
+
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     const LANES: usize = 8;
     const ACCUMULATORS: usize = 8;
     type F = __m256;
@@ -175,9 +194,9 @@ impl Simd for Avx2 {
     }
 }
 
-impl Bytes for Avx2 {
+impl<const VNNI: bool> Bytes for Avx2<VNNI> {
     const WIDTH: usize = 32;
-    const SIGNED_BIAS: f32 = 0.0;
+    const SIGNED_BIAS: f32 = if VNNI { 128.0 } else { 0.0 };
     type I = __m256i;
     type F8 = __m256;
     type F16 = [__m256; 2];
@@ -282,15 +301,22 @@ impl Bytes for Avx2 {
     #[inline(always)]
     fn dot_u8(self, w: __m256i, a: &[i8]) -> __m256 {
         let a = &a[..32];
-        // SAFETY: 32 bytes are readable; `self` proves AVX2, FMA and F16C.
+        // SAFETY: 32 bytes are readable; `self` proves AVX2, FMA and F16C, and AVX-VNNI where that is used.
         unsafe {
-            let pairs = _mm256_maddubs_epi16(w, _mm256_loadu_si256(a.as_ptr().cast()));
-            _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+            let a = _mm256_loadu_si256(a.as_ptr().cast());
+            if VNNI {
+                return _mm256_cvtepi32_ps(_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), w, a));
+            }
+            _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1)))
         }
     }
 
     #[inline(always)]
     fn dot_i8(self, w: __m256i, a: &[i8]) -> __m256 {
+        if VNNI {
+            // SAFETY: `self` proves AVX2.
+            return self.dot_u8(unsafe { _mm256_xor_si256(w, _mm256_set1_epi8(-128)) }, a);
+        }
         let a = &a[..32];
         // SAFETY: 32 bytes are readable; `self` proves AVX2, FMA and F16C.
         unsafe {

@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::{Avx2, ByteKernel, Bytes, Kernel, Simd};
 
-/// Proof that the processor has AVX-512 F, BW, DQ, VL and VNNI, and all that [`Avx2`] stands for.
+/// Proof that the processor has AVX-512 F, BW, DQ, VL and VNNI, and all that [`Avx2`] stands for without AVX-VNNI.
 #[derive(Clone, Copy, Debug)]
 pub struct Avx512(());
 
@@ -17,7 +17,7 @@ impl Avx512 {
             && is_x86_feature_detected!("avx512dq")
             && is_x86_feature_detected!("avx512vl")
             && is_x86_feature_detected!("avx512vnni");
-        (foundation && Avx2::new().is_some()).then_some(Self(()))
+        (foundation && Avx2::<false>::new().is_some()).then_some(Self(()))
     }
 
     /// Compiles and runs `kernel` with these instructions.

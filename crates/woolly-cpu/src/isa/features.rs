@@ -26,6 +26,8 @@ pub struct CpuFeatures {
     pub has_avx512: bool,
     /// AVX-512 VNNI: products of bytes.
     pub has_avx512_vnni: bool,
+    /// AVX-VNNI: products of bytes on 256 bits, without AVX-512.
+    pub has_avx_vnni: bool,
     /// AMX tiles of bfloat16, with the system's permission to use them.
     pub has_amx: bool,
     /// NEON: 4 floats an instruction.
@@ -34,6 +36,8 @@ pub struct CpuFeatures {
     pub force_scalar: bool,
     /// Use AVX2 and nothing above.
     pub force_avx2: bool,
+    /// Use AVX2 with AVX-VNNI and nothing above.
+    pub force_avx_vnni: bool,
     /// Use AVX-512 and nothing above.
     pub force_avx512: bool,
     /// Use AMX.
@@ -82,6 +86,7 @@ impl CpuFeatures {
                 has_f16c: has!("f16c"),
                 has_avx512: has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl"),
                 has_avx512_vnni: has!("avx512vnni"),
+                has_avx_vnni: has!("avxvnni"),
                 has_amx: super::Amx::new().is_some(),
                 ..Self::NONE
             }
@@ -102,10 +107,12 @@ impl CpuFeatures {
         has_f16c: false,
         has_avx512: false,
         has_avx512_vnni: false,
+        has_avx_vnni: false,
         has_amx: false,
         has_neon: false,
         force_scalar: false,
         force_avx2: false,
+        force_avx_vnni: false,
         force_avx512: false,
         force_amx: false,
     };
@@ -139,7 +146,7 @@ impl CpuFeatures {
         Ok(Level::ALL.into_iter().rev().find(usable))
     }
 
-    fn present(&self) -> [Field; 7] {
+    fn present(&self) -> [Field; 8] {
         [
             ("has_avx2", self.has_avx2),
             ("has_fma", self.has_fma),
@@ -148,6 +155,7 @@ impl CpuFeatures {
             ("has_avx512_vnni", self.has_avx512_vnni),
             ("has_amx", self.has_amx),
             ("has_neon", self.has_neon),
+            ("has_avx_vnni", self.has_avx_vnni),
         ]
     }
 
@@ -155,6 +163,7 @@ impl CpuFeatures {
         let fields = [
             ("force_scalar", self.force_scalar, Level::Scalar),
             ("force_avx2", self.force_avx2, Level::Avx2),
+            ("force_avx_vnni", self.force_avx_vnni, Level::AvxVnni),
             ("force_avx512", self.force_avx512, Level::Avx512),
             ("force_amx", self.force_amx, Level::Amx),
         ];
@@ -165,13 +174,14 @@ impl CpuFeatures {
         }
     }
 
-    /// Returns what a level uses: each level all that those below use.
+    /// Returns what a level uses: each level all that those below use, but for AVX-VNNI.
     fn needs(&self, level: Level) -> Vec<Field> {
         let present = self.present();
         let count = match level {
             // No field of its own tells of dot products.
             Level::Neon => return vec![("has_neon", self.has_neon)],
             Level::Dotprod => return vec![("has_neon", self.has_neon && Level::best() >= Level::Dotprod)],
+            Level::AvxVnni => return [&present[..3], &[("has_avx_vnni", self.has_avx_vnni)]].concat(),
             Level::Scalar => 0,
             Level::Avx2 => 3,
             Level::Avx512 => 5,
@@ -197,6 +207,7 @@ mod tests {
         has_f16c: true,
         has_avx512: true,
         has_avx512_vnni: true,
+        has_avx_vnni: true,
         has_amx: true,
         ..CpuFeatures::NONE
     };
@@ -214,6 +225,7 @@ mod tests {
         let cases = [
             (CpuFeatures { force_scalar: true, ..ALL }, Level::Scalar),
             (CpuFeatures { force_avx2: true, ..ALL }, Level::Avx2),
+            (CpuFeatures { force_avx_vnni: true, ..ALL }, Level::AvxVnni),
             (CpuFeatures { force_avx512: true, ..ALL }, Level::Avx512),
             (CpuFeatures { force_amx: true, ..ALL }, Level::Amx),
         ];
@@ -227,8 +239,10 @@ mod tests {
     fn clearing_a_field_keeps_its_instructions_from_being_used() {
         let cases = [
             (CpuFeatures { has_amx: false, ..ALL }, Level::Avx512),
-            (CpuFeatures { has_avx512: false, ..ALL }, Level::Avx2),
-            (CpuFeatures { has_avx512_vnni: false, ..ALL }, Level::Avx2),
+            (CpuFeatures { has_avx_vnni: false, ..ALL }, Level::Amx),
+            (CpuFeatures { has_avx512: false, ..ALL }, Level::AvxVnni),
+            (CpuFeatures { has_avx512_vnni: false, ..ALL }, Level::AvxVnni),
+            (CpuFeatures { has_avx512_vnni: false, has_avx_vnni: false, ..ALL }, Level::Avx2),
             (CpuFeatures { has_fma: false, ..ALL }, Level::Scalar),
             (CpuFeatures { has_f16c: false, ..ALL }, Level::Scalar),
             (CpuFeatures { has_avx2: false, ..ALL }, Level::Scalar),

@@ -43,6 +43,8 @@ pub enum Level {
     Dotprod,
     /// AVX2 with FMA and F16C.
     Avx2,
+    /// AVX2 with AVX-VNNI: products of bytes in one instruction. Not every processor of the levels above has it.
+    AvxVnni,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
     /// AVX-512 with AMX for bfloat16: many rows are multiplied on tiles, all else is as on the level below.
@@ -67,6 +69,12 @@ pub enum IsaError {
         /// The best level of this processor.
         best: Level,
     },
+    /// This processor has higher levels, but not this one.
+    #[error("{OVERRIDE}={}: this processor lacks it, though not all above; name another or unset the variable", wanted.name())]
+    Incomplete {
+        /// The level asked for.
+        wanted: Level,
+    },
 }
 
 /// Returns the best level of this processor, or the one that the environment variable [`OVERRIDE`] asks for.
@@ -84,6 +92,7 @@ fn choose(value: &str, best: Level) -> Result<Level, IsaError> {
     let wanted = Level::ALL.into_iter().find(|level| level.name().eq_ignore_ascii_case(value));
     match wanted {
         None => Err(IsaError::Unknown { value: value.to_owned() }),
+        Some(wanted) if wanted <= best && !wanted.is_complete() => Err(IsaError::Incomplete { wanted }),
         Some(wanted) if wanted > best => Err(IsaError::Unavailable { wanted, best }),
         Some(wanted) => Ok(wanted),
     }
@@ -97,7 +106,7 @@ fn names() -> String {
 impl Level {
     /// All levels of this kind of processor, weakest first.
     #[cfg(not(target_arch = "aarch64"))]
-    pub const ALL: [Self; 4] = [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx];
+    pub const ALL: [Self; 5] = [Self::Scalar, Self::Avx2, Self::AvxVnni, Self::Avx512, Self::Amx];
 
     /// All levels of this kind of processor, weakest first.
     #[cfg(target_arch = "aarch64")]
@@ -110,6 +119,7 @@ impl Level {
             Self::Neon => "neon",
             Self::Dotprod => "dotprod",
             Self::Avx2 => "avx2",
+            Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
             Self::Amx => "amx",
         }
@@ -125,7 +135,10 @@ impl Level {
             if Avx512::new().is_some() {
                 return Self::Avx512;
             }
-            if Avx2::new().is_some() {
+            if Avx2::<true>::new().is_some() {
+                return Self::AvxVnni;
+            }
+            if Avx2::<false>::new().is_some() {
                 return Self::Avx2;
             }
         }
@@ -137,7 +150,15 @@ impl Level {
 
     /// Returns the levels that this processor has, weakest first.
     pub fn available() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|&level| level <= Self::best())
+        Self::ALL.into_iter().filter(|&level| level <= Self::best() && level.is_complete())
+    }
+
+    /// Whether this processor lacks nothing of the level, given that its best one is no lower.
+    fn is_complete(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        return self != Self::AvxVnni || Avx2::<true>::new().is_some();
+        #[cfg(not(target_arch = "x86_64"))]
+        true
     }
 
     /// Runs `kernel` compiled for this level; on a processor that lacks it, for the best level below.
@@ -151,7 +172,7 @@ impl Level {
                 return simd.run(kernel);
             }
             if self >= Self::Avx2
-                && let Some(simd) = Avx2::new()
+                && let Some(simd) = Avx2::<false>::new()
             {
                 return simd.run(kernel);
             }
@@ -183,8 +204,14 @@ impl Level {
             {
                 return Some(simd.run_bytes(kernel));
             }
+            if K::PRODUCTS
+                && self >= Self::AvxVnni
+                && let Some(simd) = Avx2::<true>::new()
+            {
+                return Some(simd.run_bytes(kernel));
+            }
             if self >= Self::Avx2
-                && let Some(simd) = Avx2::new()
+                && let Some(simd) = Avx2::<false>::new()
             {
                 return Some(simd.run_bytes(kernel));
             }
@@ -221,6 +248,12 @@ mod tests {
             Err(IsaError::Unavailable { wanted: Level::Avx512, best: Level::Avx2 })
         );
         assert!(choose("amx", Level::Avx512).is_err_and(|e| matches!(e, IsaError::Unavailable { .. })));
+        let vnni = if Level::AvxVnni.is_complete() {
+            Ok(Level::AvxVnni)
+        } else {
+            Err(IsaError::Incomplete { wanted: Level::AvxVnni })
+        };
+        assert_eq!(choose("avxvnni", Level::Avx512), vnni);
         assert_eq!(choose("sse", Level::Amx), Err(IsaError::Unknown { value: "sse".into() }));
         assert!(choose("", Level::Avx512).is_err(), "an empty value is a mistake, not a default");
     }

@@ -68,6 +68,9 @@ pub trait ByteKernel {
     /// What the kernel returns.
     type Output;
 
+    /// Whether it multiplies bytes: only then is it compiled once more for levels that differ in this alone.
+    const PRODUCTS: bool = true;
+
     /// Computes; `simd` is the proof that the processor has the instructions.
     fn run<S: Bytes>(self, simd: S) -> Self::Output;
 }

@@ -22,7 +22,7 @@ use crate::kernels::simd::{self, TileKernel, TileSimd};
 
 pub(crate) use pack::{Packed, Source, TILE};
 pub(crate) use panel::Panel;
-use tile::IntTile;
+use tile::{IntTile, SIGNED};
 pub(crate) use unpack::Form;
 use unpack::PIECE;
 
@@ -84,6 +84,8 @@ struct Product<'a> {
 impl TileKernel for Product<'_> {
     type Output = ();
 
+    const PRODUCTS: bool = true;
+
     #[inline(always)]
     fn run<S: TileSimd>(mut self, s: S) {
         let pieces = self.x.columns().div_ceil(PIECE);
@@ -109,18 +111,25 @@ impl TileKernel for Product<'_> {
 impl Product<'_> {
     #[inline(always)]
     fn integers<S: TileSimd>(&mut self, s: S, form: Form, piece: usize, columns: usize) {
-        let signed = S::NARROW_DOT && form.offset == 128;
-        match (form.group, form.minimum, signed) {
-            (16, true, _) => self.integer_tiles::<S, 4, true, false>(s, form, piece, columns),
-            (16, false, _) => self.integer_tiles::<S, 4, false, false>(s, form, piece, columns),
-            (_, true, _) => self.integer_tiles::<S, 8, true, false>(s, form, piece, columns),
-            (_, false, true) => self.integer_tiles::<S, 8, false, true>(s, form, piece, columns),
-            (_, false, false) => self.integer_tiles::<S, 8, false, false>(s, form, piece, columns),
+        // Where the size of the weights does not matter, one kernel serves all.
+        let largest = if S::NARROW_DOT { form.largest } else { u8::MAX };
+        match (form.group, form.minimum, largest) {
+            (16, true, ..16) => self.integer_tiles::<S, 4, true, 15>(s, form, piece, columns),
+            (16, true, _) => self.integer_tiles::<S, 4, true, 255>(s, form, piece, columns),
+            (16, false, ..64) => self.integer_tiles::<S, 4, false, 63>(s, form, piece, columns),
+            (16, false, _) => self.integer_tiles::<S, 4, false, 255>(s, form, piece, columns),
+            (_, true, ..16) => self.integer_tiles::<S, 8, true, 15>(s, form, piece, columns),
+            (_, true, ..32) => self.integer_tiles::<S, 8, true, 31>(s, form, piece, columns),
+            (_, true, _) => self.integer_tiles::<S, 8, true, 255>(s, form, piece, columns),
+            (_, false, ..16) => self.integer_tiles::<S, 8, false, 15>(s, form, piece, columns),
+            (_, false, ..32) => self.integer_tiles::<S, 8, false, 31>(s, form, piece, columns),
+            (_, false, _) if S::NARROW_DOT => self.integer_tiles::<S, 8, false, SIGNED>(s, form, piece, columns),
+            (_, false, _) => self.integer_tiles::<S, 8, false, 255>(s, form, piece, columns),
         }
     }
 
     #[inline(always)]
-    fn integer_tiles<S: TileSimd, const QUADS: usize, const MINIMUM: bool, const SIGNED: bool>(
+    fn integer_tiles<S: TileSimd, const QUADS: usize, const MINIMUM: bool, const LARGEST: u8>(
         &mut self,
         s: S,
         form: Form,
@@ -141,7 +150,7 @@ impl Product<'_> {
             };
             let c = &mut self.c[index * (TILE * 2 * S::LANES)..][..TILE * 2 * S::LANES];
             let rows = x.rows() - tile * TILE;
-            tile::integers::<S, QUADS, MINIMUM, SIGNED>(s, self.panel, operands, groups, rows, c);
+            tile::integers::<S, QUADS, MINIMUM, LARGEST>(s, self.panel, operands, groups, rows, c);
         }
     }
 

@@ -4,6 +4,9 @@ use super::pack::TILE;
 use super::panel::Panel;
 use crate::kernels::simd::TileSimd;
 
+/// In place of the largest weight: bytes are signed.
+pub(super) const SIGNED: u8 = 0;
+
 /// One tile of activations in integer form, for one piece; layouts as in [`super::pack`].
 #[derive(Clone, Copy)]
 pub(super) struct IntTile<'a> {
@@ -15,8 +18,10 @@ pub(super) struct IntTile<'a> {
 
 /// Adds the products of `groups` groups to `c`, `[TILE][2][LANES]`, for rows `0..rows` of the tile rounded up to the
 /// register tile.
+///
+/// No byte of a weight is above `LARGEST`; with [`SIGNED`] they are signed and take no offset.
 #[inline(always)]
-pub(super) fn integers<S: TileSimd, const QUADS: usize, const MINIMUM: bool, const SIGNED: bool>(
+pub(super) fn integers<S: TileSimd, const QUADS: usize, const MINIMUM: bool, const LARGEST: u8>(
     s: S,
     panel: &Panel,
     x: IntTile<'_>,
@@ -31,12 +36,12 @@ pub(super) fn integers<S: TileSimd, const QUADS: usize, const MINIMUM: bool, con
     // SAFETY: the assertions cover every element read and written, for all `TILE` rows.
     unsafe {
         if S::INT_TILE == TILE && rows > TILE / 2 {
-            int_tile::<S, TILE, QUADS, MINIMUM, SIGNED>(s, panel, x, groups, 0, c);
+            int_tile::<S, TILE, QUADS, MINIMUM, LARGEST>(s, panel, x, groups, 0, c);
             return;
         }
-        int_tile::<S, { TILE / 2 }, QUADS, MINIMUM, SIGNED>(s, panel, x, groups, 0, c);
+        int_tile::<S, { TILE / 2 }, QUADS, MINIMUM, LARGEST>(s, panel, x, groups, 0, c);
         if rows > TILE / 2 {
-            int_tile::<S, { TILE / 2 }, QUADS, MINIMUM, SIGNED>(s, panel, x, groups, TILE / 2, c);
+            int_tile::<S, { TILE / 2 }, QUADS, MINIMUM, LARGEST>(s, panel, x, groups, TILE / 2, c);
         }
     }
 }
@@ -46,7 +51,7 @@ pub(super) fn integers<S: TileSimd, const QUADS: usize, const MINIMUM: bool, con
 /// # Safety
 /// The operands hold `groups` groups of `TILE` rows, and `c` a whole tile.
 #[inline(always)]
-unsafe fn int_tile<S: TileSimd, const T: usize, const QUADS: usize, const MINIMUM: bool, const SIGNED: bool>(
+unsafe fn int_tile<S: TileSimd, const T: usize, const QUADS: usize, const MINIMUM: bool, const LARGEST: u8>(
     s: S,
     panel: &Panel,
     x: IntTile<'_>,
@@ -66,22 +71,18 @@ unsafe fn int_tile<S: TileSimd, const T: usize, const QUADS: usize, const MINIMU
         for group in 0..groups {
             let start = x.start.as_ptr().add(group * TILE + first);
             let mut acc = [[s.splat_int(0); 2]; T];
-            if !SIGNED && !MINIMUM {
+            if LARGEST != SIGNED && !MINIMUM {
                 for (t, acc) in acc.iter_mut().enumerate() {
                     *acc = [s.splat_int(*start.add(t)); 2];
                 }
             }
-            for _ in 0..QUADS {
-                let w = [s.load_int_at(weights), s.load_int_at(weights.add(S::LANES))];
-                for (t, acc) in acc.iter_mut().enumerate() {
-                    let a = s.splat_int(*quads.add(t));
-                    for v in 0..2 {
-                        acc[v] = if SIGNED { s.dot_signed(acc[v], w[v], a) } else { s.dot(acc[v], w[v], a) };
-                    }
-                }
-                weights = weights.add(2 * S::LANES);
-                quads = quads.add(TILE);
+            if LARGEST == SIGNED {
+                s.dots_signed::<T, QUADS>(&mut acc, weights, quads, TILE);
+            } else {
+                s.dots::<T, QUADS, LARGEST>(&mut acc, weights, quads, TILE);
             }
+            weights = weights.add(QUADS * 2 * S::LANES);
+            quads = quads.add(QUADS * TILE);
             let scales = panel.scales.as_ptr().add(group * 2 * S::LANES);
             let scales = [s.load_at(scales), s.load_at(scales.add(S::LANES))];
             let factors = x.scales.as_ptr().add(group / (8 / QUADS) * TILE + first);

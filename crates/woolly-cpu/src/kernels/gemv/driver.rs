@@ -71,6 +71,8 @@ pub(super) struct Gemv<'a, F, O> {
 impl<F: Format, O: Operand> ByteKernel for Gemv<'_, F, O> {
     type Output = ();
 
+    const PRODUCTS: bool = O::BYTES;
+
     #[inline(always)]
     fn run<S: Bytes>(self, s: S) {
         // Fewer columns than a kernel has repeat the last one: a few wasted products instead of more kernels to compile.

@@ -19,6 +19,8 @@ const VECTOR: usize = 64;
 pub(super) trait Operand: Copy + 'static {
     /// Whether two columns have kernels of their own, or are computed as four: those cost compile time.
     const TWO: bool;
+    /// Whether they are bytes.
+    const BYTES: bool;
     /// 64 activations.
     type Vector: Copy + Zeroed;
 
@@ -48,6 +50,7 @@ pub(super) struct Exact;
 
 impl Operand for Int8 {
     const TWO: bool = true;
+    const BYTES: bool = true;
     type Vector = [i8; VECTOR];
 
     fn arrangements(input: &super::Input) -> &Arrangements<Self> {
@@ -99,6 +102,7 @@ impl Operand for Int8 {
 
 impl Operand for Exact {
     const TWO: bool = false;
+    const BYTES: bool = false;
     /// `[byte of a lane][lane]`.
     type Vector = [f32; VECTOR];
 

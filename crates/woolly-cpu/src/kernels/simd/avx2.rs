@@ -7,9 +7,9 @@ use crate::isa::Avx2;
 
 // SAFETY of every block here: the token proves the instructions; memory is the caller's part of the contract.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument above covers all: the token is the proof")]
-impl TileSimd for Avx2 {
+impl<const VNNI: bool> TileSimd for Avx2<VNNI> {
     const INT_TILE: usize = 3;
-    const NARROW_DOT: bool = true;
+    const NARROW_DOT: bool = !VNNI;
     type I = __m256i;
 
     #[inline(always)]
@@ -26,6 +26,9 @@ impl TileSimd for Avx2 {
     #[inline(always)]
     fn dot(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
         unsafe {
+            if VNNI {
+                return _mm256_dpbusd_avx_epi32(acc, w, a);
+            }
             let pairs = _mm256_maddubs_epi16(w, a);
             _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
         }
@@ -35,6 +38,54 @@ impl TileSimd for Avx2 {
     #[inline(always)]
     fn dot_signed(self, acc: __m256i, w: __m256i, a: __m256i) -> __m256i {
         unsafe { self.dot(acc, _mm256_abs_epi8(w), _mm256_sign_epi8(a, w)) }
+    }
+
+    // Small products are summed as i16 for as long as that cannot overflow: a widening saved is two instructions.
+    #[inline(always)]
+    unsafe fn dots<const T: usize, const QUADS: usize, const LARGEST: u8>(
+        self,
+        acc: &mut [[__m256i; 2]; T],
+        weights: *const i32,
+        quads: *const i32,
+        stride: usize,
+    ) {
+        let chain = const {
+            let fits = i16::MAX as usize / (2 * 127 * if LARGEST == 0 { 255 } else { LARGEST as usize });
+            match fits {
+                _ if VNNI => 1,
+                0..2 => 1,
+                2..4 => 2,
+                4..8 => 4,
+                _ => QUADS,
+            }
+        };
+        for first in (0..QUADS).step_by(chain) {
+            unsafe {
+                let mut pairs = [[_mm256_setzero_si256(); 2]; T];
+                for q in first..first + chain {
+                    let w = weights.add(2 * q * 8);
+                    let w = [self.load_int_at(w), self.load_int_at(w.add(8))];
+                    for t in 0..T {
+                        let a = self.splat_int(*quads.add(q * stride + t));
+                        for v in 0..2 {
+                            if chain == 1 {
+                                acc[t][v] = self.dot(acc[t][v], w[v], a);
+                            } else {
+                                pairs[t][v] = _mm256_add_epi16(pairs[t][v], _mm256_maddubs_epi16(w[v], a));
+                            }
+                        }
+                    }
+                }
+                if chain > 1 {
+                    for (acc, pairs) in acc.iter_mut().zip(pairs) {
+                        for v in 0..2 {
+                            let sums = _mm256_madd_epi16(pairs[v], _mm256_set1_epi16(1));
+                            acc[v] = _mm256_add_epi32(acc[v], sums);
+                        }
+                    }
+                }
+            }
+        }
     }
 
     #[inline(always)]

@@ -87,6 +87,39 @@ pub(crate) trait TileSimd: Simd {
         }
     }
 
+    /// Adds to `acc[t][v]` the products of `QUADS` consecutive pairs of vectors of unsigned weights, of which none is above
+    /// `LARGEST`, with the quads `t` of as many tiles of activations, `stride` elements apart.
+    ///
+    /// # Safety
+    /// `weights` is valid for reading `QUADS` pairs of vectors, `quads` for `T` elements at each multiple of `stride`.
+    #[inline(always)]
+    unsafe fn dots<const T: usize, const QUADS: usize, const LARGEST: u8>(
+        self,
+        acc: &mut [[Self::I; 2]; T],
+        weights: *const i32,
+        quads: *const i32,
+        stride: usize,
+    ) {
+        // SAFETY: passed on from the caller.
+        unsafe { each_quad::<Self, T, QUADS, false>(self, acc, weights, quads, stride) }
+    }
+
+    /// As [`TileSimd::dots`], with signed weights.
+    ///
+    /// # Safety
+    /// As [`TileSimd::dots`].
+    #[inline(always)]
+    unsafe fn dots_signed<const T: usize, const QUADS: usize>(
+        self,
+        acc: &mut [[Self::I; 2]; T],
+        weights: *const i32,
+        quads: *const i32,
+        stride: usize,
+    ) {
+        // SAFETY: passed on from the caller.
+        unsafe { each_quad::<Self, T, QUADS, true>(self, acc, weights, quads, stride) }
+    }
+
     /// Asks for the cache line at `p`, which may be any address.
     fn prefetch_at(self, p: *const u8);
 
@@ -114,6 +147,33 @@ pub(crate) trait TileSimd: Simd {
     }
 }
 
+/// [`TileSimd::dots`] or [`TileSimd::dots_signed`], product by product.
+///
+/// # Safety
+/// As [`TileSimd::dots`].
+#[inline(always)]
+unsafe fn each_quad<S: TileSimd, const T: usize, const QUADS: usize, const SIGNED: bool>(
+    s: S,
+    acc: &mut [[S::I; 2]; T],
+    weights: *const i32,
+    quads: *const i32,
+    stride: usize,
+) {
+    for q in 0..QUADS {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            let w = weights.add(2 * q * S::LANES);
+            let w = [s.load_int_at(w), s.load_int_at(w.add(S::LANES))];
+            for (t, acc) in acc.iter_mut().enumerate() {
+                let a = s.splat_int(*quads.add(q * stride + t));
+                for v in 0..2 {
+                    acc[v] = if SIGNED { s.dot_signed(acc[v], w[v], a) } else { s.dot(acc[v], w[v], a) };
+                }
+            }
+        }
+    }
+}
+
 /// Most elements a vector of any level has.
 pub(crate) const MAX_LANES: usize = 16;
 
@@ -121,6 +181,9 @@ pub(crate) const MAX_LANES: usize = 16;
 pub(crate) trait TileKernel {
     /// What it returns.
     type Output;
+
+    /// Whether it multiplies bytes: only then is it compiled once more for levels that differ in this alone.
+    const PRODUCTS: bool = false;
 
     /// Runs with the vectors of one level; must be `#[inline(always)]`, and so must everything it calls.
     fn run<S: TileSimd>(self, simd: S) -> Self::Output;
@@ -137,8 +200,15 @@ pub(crate) fn dispatch<K: TileKernel>(level: Level, kernel: K) -> K::Output {
             // SAFETY: the token proves that the CPU has the instructions.
             return unsafe { run_avx512(token, kernel) };
         }
+        if K::PRODUCTS
+            && level >= Level::AvxVnni
+            && let Some(token) = Avx2::<true>::new()
+        {
+            // SAFETY: the token proves that the CPU has the instructions.
+            return unsafe { run_avx_vnni(token, kernel) };
+        }
         if level >= Level::Avx2
-            && let Some(token) = Avx2::new()
+            && let Some(token) = Avx2::<false>::new()
         {
             // SAFETY: the token proves that the CPU has the instructions.
             return unsafe { run_avx2(token, kernel) };
@@ -170,7 +240,13 @@ fn run_avx512<K: TileKernel>(token: crate::isa::Avx512, kernel: K) -> K::Output 
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,f16c")]
-fn run_avx2<K: TileKernel>(token: crate::isa::Avx2, kernel: K) -> K::Output {
+fn run_avx2<K: TileKernel>(token: crate::isa::Avx2<false>, kernel: K) -> K::Output {
+    kernel.run(token)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn run_avx_vnni<K: TileKernel>(token: crate::isa::Avx2<true>, kernel: K) -> K::Output {
     kernel.run(token)
 }
 
@@ -322,6 +398,8 @@ mod tests {
 
     impl TileKernel for Dots<'_> {
         type Output = (usize, bool);
+
+        const PRODUCTS: bool = true;
 
         #[inline(always)]
         fn run<S: TileSimd>(self, s: S) -> (usize, bool) {
