@@ -21,6 +21,15 @@ impl<const VNNI: bool> Avx2<VNNI> {
     }
 }
 
+/// A vector of integers, whatever they are.
+pub(crate) type Vector = __m256i;
+
+/// An algorithm that [`Avx2`] compiles with and without AVX-VNNI; as [`Kernel`].
+pub(crate) trait WordKernel {
+    /// Computes; `simd` is the proof that the processor has the instructions.
+    fn run<const VNNI: bool>(self, simd: Avx2<VNNI>);
+}
+
 impl Avx2<false> {
     /// Compiles and runs `kernel` with these instructions.
     #[inline]
@@ -35,6 +44,12 @@ impl Avx2<false> {
         // SAFETY: as in `run`.
         unsafe { byte_entry(self, kernel) }
     }
+
+    /// Compiles and runs `kernel` with these instructions.
+    pub(crate) fn run_words(self, kernel: impl WordKernel) {
+        // SAFETY: as in `run`.
+        unsafe { word_entry(self, kernel) }
+    }
 }
 
 impl Avx2<true> {
@@ -43,6 +58,12 @@ impl Avx2<true> {
     pub fn run_bytes<K: ByteKernel>(self, kernel: K) -> K::Output {
         // SAFETY: `self` only exists where `new` has found all features that `vnni_entry` enables.
         unsafe { vnni_entry(self, kernel) }
+    }
+
+    /// Compiles and runs `kernel` with these instructions.
+    pub(crate) fn run_words(self, kernel: impl WordKernel) {
+        // SAFETY: as in `run_bytes`.
+        unsafe { vnni_word_entry(self, kernel) }
     }
 }
 
@@ -58,6 +79,16 @@ fn byte_entry<K: ByteKernel>(simd: Avx2<false>, kernel: K) -> K::Output {
 
 #[target_feature(enable = "avx2,fma,f16c,avxvnni")]
 fn vnni_entry<K: ByteKernel>(simd: Avx2<true>, kernel: K) -> K::Output {
+    kernel.run(simd)
+}
+
+#[target_feature(enable = "avx2,fma,f16c")]
+fn word_entry<K: WordKernel>(simd: Avx2<false>, kernel: K) {
+    kernel.run(simd)
+}
+
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+fn vnni_word_entry<K: WordKernel>(simd: Avx2<true>, kernel: K) {
     kernel.run(simd)
 }
 
@@ -326,6 +357,37 @@ impl<const VNNI: bool> Bytes for Avx2<VNNI> {
         }
     }
 
+    // Sums of two pairs stay below 4 · 32 · 127 < 2¹⁵.
+    #[inline(always)]
+    fn dot2_u8(self, w: [__m256i; 2], a: [&[i8]; 2]) -> __m256 {
+        let (first, second) = (&a[0][..32], &a[1][..32]);
+        // SAFETY: 32 bytes are readable at both places; `self` proves AVX2, and AVX-VNNI where that is used.
+        unsafe {
+            let (first, second) =
+                (_mm256_loadu_si256(first.as_ptr().cast()), _mm256_loadu_si256(second.as_ptr().cast()));
+            if VNNI {
+                let sums = _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), w[0], first);
+                return _mm256_cvtepi32_ps(_mm256_dpbusd_avx_epi32(sums, w[1], second));
+            }
+            let pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], first), _mm256_maddubs_epi16(w[1], second));
+            _mm256_cvtepi32_ps(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn dot2_i8(self, w: [__m256i; 2], a: [&[i8]; 2]) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            if VNNI {
+                let top = _mm256_set1_epi8(-128);
+                return self.dot2_u8([_mm256_xor_si256(w[0], top), _mm256_xor_si256(w[1], top)], a);
+            }
+            let ones = _mm256_set1_epi16(1);
+            let first = self.add_scaled_signed(_mm256_setzero_si256(), w[0], a[0], ones);
+            _mm256_cvtepi32_ps(self.add_scaled_signed(first, w[1], a[1], ones))
+        }
+    }
+
     #[inline(always)]
     fn quarter_u8(self, w: __m256i, q: usize) -> __m256 {
         // SAFETY: `self` proves AVX2, FMA and F16C.
@@ -452,5 +514,143 @@ impl<const VNNI: bool> Bytes for Avx2<VNNI> {
     fn fours(self, from: &[f32]) -> __m256 {
         // SAFETY: `self` proves AVX.
         unsafe { _mm256_setr_m128(_mm_set1_ps(from[0]), _mm_set1_ps(from[1])) }
+    }
+}
+
+/// Bytes whose products are scaled as integers of 16 bits: sixteen words a vector.
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// Zeros.
+    #[inline(always)]
+    pub(crate) fn zero_words(self) -> Vector {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    /// Eight integers of 32 bits as floats.
+    #[inline(always)]
+    pub(crate) fn floats(self, a: Vector) -> __m256 {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_cvtepi32_ps(a) }
+    }
+
+    /// Adds to eight integers of 32 bits the products of unsigned `w` with `a`, pairs of them times the words of `scale`;
+    /// pairs must stay below 2¹⁵.
+    #[inline(always)]
+    pub(crate) fn add_scaled(self, acc: Vector, w: Vector, a: &[i8], scale: Vector) -> Vector {
+        let a = &a[..32];
+        // SAFETY: 32 bytes are readable; `self` proves AVX2.
+        unsafe { self.add_products(acc, _mm256_maddubs_epi16(w, _mm256_loadu_si256(a.as_ptr().cast())), scale) }
+    }
+
+    /// As [`Avx2::add_scaled`], with signed `w` above −128.
+    #[inline(always)]
+    pub(crate) fn add_scaled_signed(self, acc: Vector, w: Vector, a: &[i8], scale: Vector) -> Vector {
+        let a = &a[..32];
+        // SAFETY: 32 bytes are readable; `self` proves AVX2.
+        unsafe {
+            let a = _mm256_sign_epi8(_mm256_loadu_si256(a.as_ptr().cast()), w);
+            self.add_products(acc, _mm256_maddubs_epi16(_mm256_abs_epi8(w), a), scale)
+        }
+    }
+
+    #[inline(always)]
+    fn add_products(self, acc: Vector, pairs: Vector, scale: Vector) -> Vector {
+        // SAFETY: `self` proves AVX2, and AVX-VNNI where that is used.
+        unsafe {
+            if VNNI {
+                return _mm256_dpwssd_avx_epi32(acc, pairs, scale);
+            }
+            _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, scale))
+        }
+    }
+
+    /// Sums of two products of words each, as integers of 32 bits.
+    #[inline(always)]
+    pub(crate) fn word_products(self, a: Vector, b: &[i16; 16]) -> Vector {
+        // SAFETY: 32 bytes are readable; `self` proves AVX2.
+        unsafe { _mm256_madd_epi16(a, _mm256_loadu_si256(b.as_ptr().cast())) }
+    }
+
+    /// Eight signed bytes times `by`, twice.
+    #[inline(always)]
+    pub(crate) fn words8(self, from: u64, by: &[i16; 8]) -> Vector {
+        // SAFETY: 16 bytes are readable; `self` proves AVX2.
+        unsafe {
+            let words = _mm_cvtepi8_epi16(_mm_cvtsi64_si128(from.cast_signed()));
+            _mm256_broadcastsi128_si256(_mm_mullo_epi16(words, _mm_loadu_si128(by.as_ptr().cast())))
+        }
+    }
+
+    /// The even ones of sixteen signed bytes times `by`, then the odd ones times `by`.
+    #[inline(always)]
+    pub(crate) fn words16(self, from: __m128i, by: &[i16; 8]) -> Vector {
+        // SAFETY: 16 bytes are readable; `self` proves AVX2.
+        unsafe {
+            let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+            let by = _mm256_broadcastsi128_si256(_mm_loadu_si128(by.as_ptr().cast()));
+            _mm256_mullo_epi16(_mm256_cvtepi8_epi16(_mm_shuffle_epi8(from, order)), by)
+        }
+    }
+
+    /// Word `i` of the first eight in the first half, word `8 + i` in the second.
+    #[inline(always)]
+    pub(crate) fn spread_word(self, words: Vector, i: usize) -> Vector {
+        // SAFETY: `self` proves AVX2.
+        unsafe { _mm256_shuffle_epi8(words, _mm256_set1_epi16((0x0100 + 0x0202 * i) as i16)) }
+    }
+
+    /// Bit `from` of every byte, moved to bit `to`.
+    #[inline(always)]
+    pub(crate) fn moved_bit(self, a: Vector, from: usize, to: usize) -> Vector {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let by = _mm_cvtsi64_si128(from.abs_diff(to) as i64);
+            let moved = if from < to { _mm256_sll_epi16(a, by) } else { _mm256_srl_epi16(a, by) };
+            _mm256_and_si256(moved, _mm256_set1_epi8((1u8 << to).cast_signed()))
+        }
+    }
+
+    /// The low nibbles of sixteen bytes, then the high ones.
+    #[inline(always)]
+    pub(crate) fn low_then_high_nibbles(self, from: &[u8; 16]) -> Vector {
+        // SAFETY: 16 bytes are readable; `self` proves AVX2.
+        unsafe {
+            let twice = _mm256_broadcastsi128_si256(self.small_vector(from));
+            let nibbles = _mm256_blend_epi32::<0xf0>(twice, _mm256_srli_epi16::<4>(twice));
+            _mm256_and_si256(nibbles, _mm256_set1_epi8(15))
+        }
+    }
+
+    /// Sixteen bytes.
+    #[inline(always)]
+    pub(crate) fn small_vector(self, from: &[u8; 16]) -> __m128i {
+        // SAFETY: 16 bytes are readable; `self` proves AVX2.
+        unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+    }
+
+    /// The low nibbles of sixteen bytes, and the high ones.
+    #[inline(always)]
+    pub(crate) fn small_nibbles(self, from: &[u8; 16]) -> (__m128i, __m128i) {
+        let bytes = self.small_vector(from);
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let mask = _mm_set1_epi8(15);
+            (_mm_and_si128(bytes, mask), _mm_and_si128(_mm_srli_epi16::<4>(bytes), mask))
+        }
+    }
+
+    /// Sixteen numbers of six bits as Q3_K packs them, less 32.
+    #[inline(always)]
+    pub(crate) fn small_six_bits(self, from: &[u8; 12]) -> __m128i {
+        let word = |i: usize| i32::from_le_bytes([from[i], from[i + 1], from[i + 2], from[i + 3]]);
+        let (first, second, upper) = (word(0), word(4), word(8));
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let low = _mm_srlv_epi32(_mm_setr_epi32(first, second, first, second), _mm_setr_epi32(0, 0, 4, 4));
+            let low = _mm_and_si128(low, _mm_set1_epi8(15));
+            let high = _mm_srlv_epi32(_mm_set1_epi32(upper), _mm_setr_epi32(0, 2, 4, 6));
+            let high = _mm_slli_epi16::<4>(_mm_and_si128(high, _mm_set1_epi8(3)));
+            _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32))
+        }
     }
 }

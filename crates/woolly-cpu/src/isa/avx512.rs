@@ -196,6 +196,15 @@ impl Bytes for Avx512 {
 
     #[inline(always)]
     fn pieces16<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> __m512i {
+        if STRIDE % 2 == 1 {
+            let piece = |i: usize| from[STRIDE * i + OFFSET..][..16].as_ptr().cast();
+            // SAFETY: 16 bytes are readable at each of the four places; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+            unsafe {
+                let low = _mm256_loadu2_m128i(piece(1), piece(0));
+                let high = _mm256_loadu2_m128i(piece(3), piece(2));
+                return _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+            }
+        }
         // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
         unsafe { words(from, 4 * STRIDE, const { &piece_words(STRIDE, OFFSET, 16) }) }
     }
@@ -291,6 +300,27 @@ impl Bytes for Avx512 {
     fn dot_i8(self, w: __m512i, a: &[i8]) -> __m512 {
         // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
         unsafe { self.dot_u8(_mm512_xor_si512(w, _mm512_set1_epi8(-128)), a) }
+    }
+
+    #[inline(always)]
+    fn dot2_u8(self, w: [__m512i; 2], a: [&[i8]; 2]) -> __m512 {
+        let (first, second) = (&a[0][..64], &a[1][..64]);
+        // SAFETY: 64 bytes are readable at both places; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let (first, second) =
+                (_mm512_loadu_si512(first.as_ptr().cast()), _mm512_loadu_si512(second.as_ptr().cast()));
+            let sums = _mm512_dpbusd_epi32(_mm512_setzero_si512(), w[0], first);
+            _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(sums, w[1], second))
+        }
+    }
+
+    #[inline(always)]
+    fn dot2_i8(self, w: [__m512i; 2], a: [&[i8]; 2]) -> __m512 {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let top = _mm512_set1_epi8(-128);
+            self.dot2_u8([_mm512_xor_si512(w[0], top), _mm512_xor_si512(w[1], top)], a)
+        }
     }
 
     #[inline(always)]

@@ -20,6 +20,8 @@ pub use amx::{Amx, ByteDepth, ByteTiles, Tiles};
 #[cfg(target_arch = "x86_64")]
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::{Vector, WordKernel};
+#[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 pub use features::{CpuFeatures, FeatureError};
 #[cfg(target_arch = "aarch64")]

@@ -93,7 +93,7 @@ pub trait Bytes: Simd {
 
     /// Reads the first `WIDTH` bytes; panics when there are fewer.
     fn bytes(self, from: &[u8]) -> Self::I;
-    /// Reads `WIDTH / 16` pieces of 16 bytes, piece `i` at `STRIDE · i + OFFSET`; both are even.
+    /// Reads `WIDTH / 16` pieces of 16 bytes, piece `i` at `STRIDE · i + OFFSET`; best when both are even.
     fn pieces16<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> Self::I;
     /// Reads `WIDTH / 32` pieces of 32 bytes, piece `i` at `STRIDE · i + OFFSET`; both are even.
     fn pieces32<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> Self::I;
@@ -126,6 +126,16 @@ pub trait Bytes: Simd {
     fn dot_u8(self, w: Self::I, a: &[i8]) -> Self::F;
     /// Sums of four products of signed `w`, plus [`Bytes::SIGNED_BIAS`], with `a` (above −128), as floats.
     fn dot_i8(self, w: Self::I, a: &[i8]) -> Self::F;
+    /// The sum of [`Bytes::dot_u8`] of two pairs, of whose weights none is above 32.
+    #[inline(always)]
+    fn dot2_u8(self, w: [Self::I; 2], a: [&[i8]; 2]) -> Self::F {
+        self.add(self.dot_u8(w[0], a[0]), self.dot_u8(w[1], a[1]))
+    }
+    /// The sum of [`Bytes::dot_i8`] of two pairs.
+    #[inline(always)]
+    fn dot2_i8(self, w: [Self::I; 2], a: [&[i8]; 2]) -> Self::F {
+        self.add(self.dot_i8(w[0], a[0]), self.dot_i8(w[1], a[1]))
+    }
     /// Byte `q` of every four, unsigned, as floats.
     fn quarter_u8(self, w: Self::I, q: usize) -> Self::F;
     /// Byte `q` of every four, signed, as floats.

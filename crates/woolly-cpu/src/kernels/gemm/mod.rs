@@ -112,7 +112,7 @@ impl Product<'_> {
     #[inline(always)]
     fn integers<S: TileSimd>(&mut self, s: S, form: Form, piece: usize, columns: usize) {
         // Where the size of the weights does not matter, one kernel serves all.
-        let largest = if S::NARROW_DOT { form.largest } else { u8::MAX };
+        let largest = if S::NARROW_DOT { unpack::largest(self.weight.ty) } else { u8::MAX };
         match (form.group, form.minimum, largest) {
             (16, true, ..16) => self.integer_tiles::<S, 4, true, 15>(s, form, piece, columns),
             (16, true, _) => self.integer_tiles::<S, 4, true, 255>(s, form, piece, columns),

@@ -303,7 +303,7 @@ mod tests {
                 packed.reset(rows, columns, true, true);
                 // SAFETY: one thread packs all tiles.
                 unsafe { packed.writer().pack(level, &Plain(&x, columns), 0..rows.div_ceil(TILE), &mut Vec::new()) };
-                packed.prepare(Some(Form { group: 16, offset: 1, minimum: false, largest: 15 }));
+                packed.prepare(Some(Form { group: 16, offset: 1, minimum: false }));
                 let starts = &packed.offsets(16, 1).unwrap().start;
                 for (at, &value) in x.iter().enumerate() {
                     let (row, column) = (at / columns, at % columns);

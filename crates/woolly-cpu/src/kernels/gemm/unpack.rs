@@ -18,8 +18,6 @@ pub(crate) struct Form {
     pub(super) offset: u8,
     /// Whether groups have a minimum.
     pub(super) minimum: bool,
-    /// No byte is above this.
-    pub(super) largest: u8,
 }
 
 /// Up to [`PIECE`] elements of one row.
@@ -36,19 +34,31 @@ impl Piece {
 
 /// Returns the integer form of `ty`, or `None` when it has none here and is multiplied as `f32`.
 pub(super) const fn form(ty: TensorType) -> Option<Form> {
-    let (group, offset, minimum, largest) = match ty {
-        TensorType::Q4_0 => (32, 8, false, 15),
-        TensorType::Q5_0 => (32, 16, false, 31),
-        TensorType::Q8_0 | TensorType::IQ4_NL | TensorType::IQ4_XS => (32, 128, false, 255),
-        TensorType::MXFP4 => (32, 12, false, 24),
-        TensorType::Q4_1 | TensorType::Q4_K => (32, 0, true, 15),
-        TensorType::Q5_1 | TensorType::Q5_K => (32, 0, true, 31),
-        TensorType::Q2_K => (16, 0, true, 3),
-        TensorType::Q3_K => (16, 4, false, 7),
-        TensorType::Q6_K => (16, 32, false, 63),
+    let (group, offset, minimum) = match ty {
+        TensorType::Q4_0 => (32, 8, false),
+        TensorType::Q5_0 => (32, 16, false),
+        TensorType::Q8_0 | TensorType::IQ4_NL | TensorType::IQ4_XS => (32, 128, false),
+        TensorType::MXFP4 => (32, 12, false),
+        TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => (32, 0, true),
+        TensorType::Q2_K => (16, 0, true),
+        TensorType::Q3_K => (16, 4, false),
+        TensorType::Q6_K => (16, 32, false),
         _ => return None,
     };
-    Some(Form { group, offset, minimum, largest })
+    Some(Form { group, offset, minimum })
+}
+
+/// Returns a bound on the bytes that `ty` is unpacked to.
+pub(super) const fn largest(ty: TensorType) -> u8 {
+    match ty {
+        TensorType::Q2_K => 3,
+        TensorType::Q3_K => 7,
+        TensorType::Q4_0 | TensorType::Q4_1 | TensorType::Q4_K => 15,
+        TensorType::MXFP4 => 24,
+        TensorType::Q5_0 | TensorType::Q5_1 | TensorType::Q5_K => 31,
+        TensorType::Q6_K => 63,
+        _ => u8::MAX,
+    }
 }
 
 /// Unpacks whole blocks of `ty`, at most [`PIECE`] elements; the rest of `piece` keeps its contents.
@@ -269,7 +279,7 @@ mod tests {
             unpack(ty, &bytes, &mut piece);
             for (e, &want) in expected.iter().enumerate() {
                 let g = e / form.group;
-                assert!(piece.bytes[e] <= form.largest, "{ty}: {} above the largest", piece.bytes[e]);
+                assert!(piece.bytes[e] <= largest(ty), "{ty}: {} above the largest", piece.bytes[e]);
                 let q = i32::from(piece.bytes[e]) - i32::from(form.offset);
                 let found = piece.scales[g] * q as f32 + if form.minimum { piece.minimums[g] } else { 0.0 };
                 assert!((found - want).abs() <= want.abs() * 1e-6, "{ty} element {e}: {found}, codec {want}");

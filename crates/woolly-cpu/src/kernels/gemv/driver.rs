@@ -20,6 +20,8 @@ pub(super) trait Format: 'static {
 
     /// A step of zero bytes; its weights are zero.
     const ZERO: Self::Block;
+    /// Whether `words` has a better kernel for the levels it is for.
+    const WORDS: bool = false;
 
     /// Splits a row into whole steps and the rest.
     fn split(row: &[u8]) -> (&[Self::Block], &[u8]);
@@ -71,7 +73,7 @@ pub(super) struct Gemv<'a, F, O> {
 impl<F: Format, O: Operand> ByteKernel for Gemv<'_, F, O> {
     type Output = ();
 
-    const PRODUCTS: bool = O::BYTES;
+    const PRODUCTS: bool = O::BYTES && !F::WORDS;
 
     #[inline(always)]
     fn run<S: Bytes>(self, s: S) {

@@ -36,6 +36,10 @@ pub(super) trait Operand: Copy + 'static {
     fn dot_u8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F;
     /// Sums of four products of signed weights, which are [`Operand::signed_bias`] too large.
     fn dot_i8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F;
+    /// The sum of [`Operand::dot_u8`] of two pairs, of whose weights none is above 32.
+    fn dot2_u8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F;
+    /// The sum of [`Operand::dot_i8`] of two pairs.
+    fn dot2_i8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F;
     /// What [`Operand::dot_i8`] adds to each weight.
     fn signed_bias<S: Bytes>() -> f32;
 }
@@ -95,6 +99,16 @@ impl Operand for Int8 {
     }
 
     #[inline(always)]
+    fn dot2_u8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F {
+        s.dot2_u8(w, [&x[0][half..], &x[1][half..]])
+    }
+
+    #[inline(always)]
+    fn dot2_i8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F {
+        s.dot2_i8(w, [&x[0][half..], &x[1][half..]])
+    }
+
+    #[inline(always)]
     fn signed_bias<S: Bytes>() -> f32 {
         S::SIGNED_BIAS
     }
@@ -142,6 +156,16 @@ impl Operand for Exact {
             sum = s.mul_add(s.quarter_i8(w, q), s.load(&x[16 * q + half / 4..]), sum);
         }
         sum
+    }
+
+    #[inline(always)]
+    fn dot2_u8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F {
+        s.add(Self::dot_u8(s, w[0], x[0], half), Self::dot_u8(s, w[1], x[1], half))
+    }
+
+    #[inline(always)]
+    fn dot2_i8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F {
+        s.add(Self::dot_i8(s, w[0], x[0], half), Self::dot_i8(s, w[1], x[1], half))
     }
 
     #[inline(always)]

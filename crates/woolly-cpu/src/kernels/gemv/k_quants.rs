@@ -16,6 +16,7 @@ impl Format for Q4K {
     type Block = [u8; 144];
     type Step<O: Operand> = Of<O, 4, 8>;
     const ZERO: Self::Block = [0; 144];
+    const WORDS: bool = true;
 
     driver::split!();
     driver::slot!(k_nibbles);
@@ -42,6 +43,7 @@ impl Format for Q5K {
     type Block = [u8; 176];
     type Step<O: Operand> = Of<O, 4, 8>;
     const ZERO: Self::Block = [0; 176];
+    const WORDS: bool = true;
 
     driver::split!();
     driver::slot!(k_nibbles);
@@ -96,6 +98,7 @@ impl Format for Q6K {
     type Block = [u8; 210];
     type Step<O: Operand> = Of<O, 4, 16>;
     const ZERO: Self::Block = [0; 210];
+    const WORDS: bool = true;
 
     driver::split!();
     driver::slot!(sixteens);

@@ -10,6 +10,8 @@ mod pairs;
 mod tests;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod words;
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -63,6 +65,8 @@ pub struct Input {
     plain: Slot<Plain>,
     int8: Arrangements<Int8>,
     exact: Arrangements<Exact>,
+    #[cfg(target_arch = "x86_64")]
+    words: Slot<words::Words>,
     m: usize,
     k: usize,
 }
@@ -76,6 +80,8 @@ impl Input {
             plain: Slot::new(order, max_columns, max_k),
             int8: Arrangements::new(max_columns, max_k),
             exact: Arrangements::new(max_columns, max_k),
+            #[cfg(target_arch = "x86_64")]
+            words: Slot::new(order, max_columns, max_k),
             m: 0,
             k: 0,
         }
@@ -87,6 +93,8 @@ impl Input {
         self.plain.invalidate();
         self.int8.invalidate();
         self.exact.invalidate();
+        #[cfg(target_arch = "x86_64")]
+        self.words.invalidate();
     }
 
     /// Prepares `m` vectors of `k` elements (`x`, row-major) for `w`; returns at once if matrices like `w` had it done.
@@ -109,6 +117,8 @@ impl Input {
             Path::Float(format) => with_format!(float format, F => F::slot_mut::<Exact>(self).prepare(level, x, k)),
             Path::Exact(format) => with_format!(quantised format, F => F::slot_mut::<Exact>(self).prepare(level, x, k)),
             Path::Int8(format) => with_format!(quantised format, F => F::slot_mut::<Int8>(self).prepare(level, x, k)),
+            #[cfg(target_arch = "x86_64")]
+            Path::Words => self.words.prepare(level, x, k),
         }
     }
 }
@@ -155,6 +165,8 @@ fn gemv_path(
         Path::Int8(format) => with_format!(quantised format, F => {
             level.run_bytes(Gemv::<F, Int8> { w, row_bytes, range, x, out, out_stride, kind: PhantomData }).unwrap_or_default();
         }),
+        #[cfg(target_arch = "x86_64")]
+        Path::Words => words::Gemv { w, row_bytes, range, x, out, out_stride }.run(level),
     }
 }
 
@@ -169,6 +181,9 @@ enum Path {
     Exact(TensorType),
     /// In its own format, with 8-bit activations.
     Int8(TensorType),
+    /// In its own format, with 8-bit activations whose scales are integers as those of the weights are.
+    #[cfg(target_arch = "x86_64")]
+    Words,
 }
 
 fn path(level: Level, w: &Rows<'_>) -> Path {
@@ -177,6 +192,8 @@ fn path(level: Level, w: &Rows<'_>) -> Path {
         TensorType::F32 | TensorType::F16 | TensorType::BF16 => Path::Float(w.ty),
         ty if !has_format(ty) => Path::Decode,
         ty if exact(w) => Path::Exact(ty),
+        #[cfg(target_arch = "x86_64")]
+        ty if words::has(level, ty) => Path::Words,
         ty => Path::Int8(ty),
     }
 }

@@ -23,7 +23,7 @@ pub(super) struct Mxfp4;
 pub(super) struct Q80;
 
 /// The values of IQ4_NL and IQ4_XS.
-const NON_LINEAR: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
+pub(super) const NON_LINEAR: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 
 /// Twice the values of E2M1.
 const E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -69,7 +69,7 @@ impl Format for Q40 {
             let d = s.halves::<18, 0, 4>(blocks);
             for c in 0..C {
                 let x = &x[c].0;
-                let dot = s.add(O::dot_u8(s, low, &x.v[0], half), O::dot_u8(s, high, &x.v[1], half));
+                let dot = O::dot2_u8(s, [low, high], [&x.v[0], &x.v[1]], half);
                 let scaled = with_offset(s, dot, &x.scale[half / 4..], &x.sum[half / 4..], 8.0);
                 sums[c] = s.mul_add(d, scaled, sums[c]);
             }
@@ -94,7 +94,7 @@ impl Format for Q41 {
             let (d, m) = (s.halves::<20, 0, 4>(blocks), s.halves::<20, 2, 4>(blocks));
             for c in 0..C {
                 let x = &x[c].0;
-                let dot = s.add(O::dot_u8(s, low, &x.v[0], half), O::dot_u8(s, high, &x.v[1], half));
+                let dot = O::dot2_u8(s, [low, high], [&x.v[0], &x.v[1]], half);
                 sums[c] = s.mul_add(s.mul(d, s.load(&x.scale[half / 4..])), dot, sums[c]);
                 sums[c] = s.mul_add(m, s.load(&x.sum[half / 4..]), sums[c]);
             }
@@ -120,7 +120,7 @@ impl Format for Iq4Nl {
             let d = s.halves::<18, 0, 4>(blocks);
             for c in 0..C {
                 let x = &x[c].0;
-                let dot = s.add(O::dot_i8(s, low, &x.v[0], half), O::dot_i8(s, high, &x.v[1], half));
+                let dot = O::dot2_i8(s, [low, high], [&x.v[0], &x.v[1]], half);
                 let scaled = with_offset(s, dot, &x.scale[half / 4..], &x.sum[half / 4..], O::signed_bias::<S>());
                 sums[c] = s.mul_add(d, scaled, sums[c]);
             }
@@ -147,7 +147,7 @@ impl Format for Q50 {
             let d = s.halves::<22, 0, 4>(blocks);
             for c in 0..C {
                 let x = &x[c].0;
-                let dot = s.add(O::dot_u8(s, low, &x.v[0], half), O::dot_u8(s, high, &x.v[1], half));
+                let dot = O::dot2_u8(s, [low, high], [&x.v[0], &x.v[1]], half);
                 let scaled = with_offset(s, dot, &x.scale[half / 4..], &x.sum[half / 4..], 16.0);
                 sums[c] = s.mul_add(d, scaled, sums[c]);
             }
@@ -174,7 +174,7 @@ impl Format for Q51 {
             let (d, m) = (s.halves::<24, 0, 4>(blocks), s.halves::<24, 2, 4>(blocks));
             for c in 0..C {
                 let x = &x[c].0;
-                let dot = s.add(O::dot_u8(s, low, &x.v[0], half), O::dot_u8(s, high, &x.v[1], half));
+                let dot = O::dot2_u8(s, [low, high], [&x.v[0], &x.v[1]], half);
                 sums[c] = s.mul_add(s.mul(d, s.load(&x.scale[half / 4..])), dot, sums[c]);
                 sums[c] = s.mul_add(m, s.load(&x.sum[half / 4..]), sums[c]);
             }
@@ -192,22 +192,15 @@ impl Format for Mxfp4 {
 
     #[inline(always)]
     fn step<S: Bytes, O: Operand, const C: usize>(s: S, w: &Self::Block, x: [&Of<O, 2, 16>; C], sums: &mut [S::F; C]) {
-        // 2^(e − 128), of which the two smallest are subnormal.
-        let power = |e: u8| f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 });
-        let powers: [f32; 4] = std::array::from_fn(|i| power(w[17 * i]));
-        // An odd stride has no shuffle of words: the nibbles are brought together by plain copies.
-        let mut together = [0; 64];
-        for (i, piece) in together.as_chunks_mut::<16>().0.iter_mut().enumerate() {
-            piece.copy_from_slice(&w[17 * i + 1..17 * i + 17]);
-        }
+        let powers = [w[0], w[17], w[34], w[51]].map(power_of_two);
         for half in (0..64).step_by(S::WIDTH) {
-            let nibbles = s.bytes(&together[half..]);
+            let nibbles = s.pieces16::<17, 1>(&w[half / 16 * 17..]);
             let low = s.lookup(&E2M1, s.and(nibbles, s.splat_byte(15)));
             let high = s.lookup(&E2M1, s.high_nibbles(nibbles));
             let d = s.fours(&powers[half / 16..]);
             for c in 0..C {
                 let x = &x[c].0;
-                let dot = s.add(O::dot_i8(s, low, &x.v[0], half), O::dot_i8(s, high, &x.v[1], half));
+                let dot = O::dot2_i8(s, [low, high], [&x.v[0], &x.v[1]], half);
                 let scaled = with_offset(s, dot, &x.scale[half / 4..], &x.sum[half / 4..], O::signed_bias::<S>());
                 sums[c] = s.mul_add(d, scaled, sums[c]);
             }
@@ -219,6 +212,7 @@ impl Format for Iq4Xs {
     type Block = [u8; 136];
     type Step<O: Operand> = [Of<O, 2, 16>; 2];
     const ZERO: Self::Block = [0; 136];
+    const WORDS: bool = true;
 
     driver::split!();
     driver::slot!(nibble_pairs);
@@ -231,12 +225,8 @@ impl Format for Iq4Xs {
         sums: &mut [S::F; C],
     ) {
         let d = s.half([w[0], w[1]]);
-        let high_bits = u16::from_le_bytes([w[2], w[3]]);
-        let scales: [f32; 8] = std::array::from_fn(|j| {
-            let low = w[4 + j / 2] >> (4 * (j % 2)) & 15;
-            let high = (high_bits >> (2 * j) & 3) as u8;
-            d * (f32::from(low | high << 4) - 32.0)
-        });
+        let scales = six_bits_less_32(u32::from_le_bytes([w[4], w[5], w[6], w[7]]), u16::from_le_bytes([w[2], w[3]]));
+        let scales = scales.to_le_bytes().map(|scale| d * f32::from(scale.cast_signed()));
         for first in (0..128).step_by(S::WIDTH) {
             let (pair, half) = (first / 64, first % 64);
             let nibbles = s.bytes(&w[8 + first..]);
@@ -245,12 +235,34 @@ impl Format for Iq4Xs {
             let d = s.fours(&scales[first / 16..]);
             for c in 0..C {
                 let x = &x[c][pair].0;
-                let dot = s.add(O::dot_i8(s, low, &x.v[0], half), O::dot_i8(s, high, &x.v[1], half));
+                let dot = O::dot2_i8(s, [low, high], [&x.v[0], &x.v[1]], half);
                 let scaled = with_offset(s, dot, &x.scale[half / 4..], &x.sum[half / 4..], O::signed_bias::<S>());
                 sums[c] = s.mul_add(d, scaled, sums[c]);
             }
         }
     }
+}
+
+/// 2^(e − 128), of which the two smallest are subnormal.
+#[inline(always)]
+fn power_of_two(e: u8) -> f32 {
+    let e = u32::from(e);
+    f32::from_bits((e.max(1) - 1) << 23 | if e < 2 { 0x0020_0000 << e } else { 0 })
+}
+
+/// Eight bytes of six bits, less 32: the low four of each in `low`, the high two in `high`.
+#[inline(always)]
+pub(super) fn six_bits_less_32(low: u32, high: u16) -> u64 {
+    let low = u64::from(low);
+    let low = (low | low << 16) & 0x0000_ffff_0000_ffff;
+    let low = (low | low << 8) & 0x00ff_00ff_00ff_00ff;
+    let low = (low | low << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let high = u64::from(high);
+    let high = (high | high << 24) & 0x0000_00ff_0000_00ff;
+    let high = (high | high << 12) & 0x000f_000f_000f_000f;
+    let high = (high | high << 6) & 0x0303_0303_0303_0303;
+    // Bytes below 64: subtracting 32 with bit 7 set in advance borrows nothing from the next one; that bit is then undone.
+    ((low | high << 4 | 0x8080_8080_8080_8080) - 0x2020_2020_2020_2020) ^ 0x8080_8080_8080_8080
 }
 
 /// Scales a lane's products and takes off what an offset of its weights has added.

@@ -14,6 +14,7 @@ impl Format for Q2K {
     type Block = [u8; 84];
     type Step<O: Operand> = Of<O, 4, 16>;
     const ZERO: Self::Block = [0; 84];
+    const WORDS: bool = true;
 
     driver::split!();
     driver::slot!(pairs);
@@ -47,6 +48,7 @@ impl Format for Q3K {
     type Block = [u8; 110];
     type Step<O: Operand> = Of<O, 4, 16>;
     const ZERO: Self::Block = [0; 110];
+    const WORDS: bool = true;
 
     driver::split!();
     driver::slot!(pairs);

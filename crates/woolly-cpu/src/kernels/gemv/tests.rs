@@ -124,6 +124,40 @@ fn quantised(x: &[f32], k: usize) -> Vec<f32> {
     x.chunks(k).flat_map(|column| column.chunks(32).flat_map(block)).collect()
 }
 
+/// The rounding of activations that [`words::Words`] documents, written down a second time.
+#[cfg(target_arch = "x86_64")]
+fn quantised_words(x: &[f32], k: usize) -> Vec<f32> {
+    let most = |x: &[f32]| x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
+    let block = |x: &[f32]| {
+        let (largest, unit) = (most(x), most(x) / (127.0 * 127.0));
+        let group = |x: &[f32]| {
+            let scale = (most(x) * (127.0 / largest)).ceil().clamp(1.0, 127.0) * unit;
+            x.iter().map(|x| (x * (1.0 / scale)).round_ties_even() * scale).collect::<Vec<_>>()
+        };
+        x.chunks(32).flat_map(group).collect::<Vec<_>>()
+    };
+    x.chunks(k).flat_map(|column| column.chunks(256).flat_map(block)).collect()
+}
+
+/// The activations as a path rounds them.
+fn rounded(path: Path, x: &[f32], k: usize) -> Vec<f32> {
+    match path {
+        Path::Int8(_) => quantised(x, k),
+        #[cfg(target_arch = "x86_64")]
+        Path::Words => quantised_words(x, k),
+        _ => x.to_vec(),
+    }
+}
+
+/// The paths that a quantised type can take at a level above the scalar one.
+fn quantised_paths(level: Level, ty: TensorType) -> Vec<Path> {
+    let mut paths = vec![Path::Exact(ty), Path::Int8(ty)];
+    #[cfg(target_arch = "x86_64")]
+    paths.extend(words::has(level, ty).then_some(Path::Words));
+    let _ = level;
+    paths
+}
+
 /// Row lengths: one block, odd numbers of blocks, several steps and a rest.
 fn lengths(ty: TensorType) -> Vec<usize> {
     match ty.block_elements() {
@@ -149,13 +183,12 @@ fn every_type_and_level_agrees_with_exact_sums() {
             for scales in [Scales::Usual, Scales::Extreme] {
                 let case = Case::new(ty, k, 5 + i, 7 * i % 64, scales);
                 for level in Level::available() {
-                    let paths: &[_] = match path(level, &case.matrix()) {
-                        Path::Decode => &[Path::Decode],
-                        Path::Float(ty) => &[Path::Float(ty)],
-                        _ => &[Path::Exact(ty), Path::Int8(ty)],
+                    let paths = match path(level, &case.matrix()) {
+                        path @ (Path::Decode | Path::Float(_)) => vec![path],
+                        _ => quantised_paths(level, ty),
                     };
-                    for &path in paths {
-                        let x = if matches!(path, Path::Int8(_)) { quantised(&case.x, k) } else { case.x.clone() };
+                    for path in paths {
+                        let x = rounded(path, &case.x, k);
                         let out = case.run(level, MAX_COLUMNS, &whole(case.rows), Some(path));
                         case.check(&out, &x, &format!("{ty} {level:?} {path:?} {scales:?} k={k}"));
                     }
@@ -172,10 +205,12 @@ fn rounding_activations_changes_results_by_less_than_a_hundredth() {
         let case = Case::new(ty, k, 9, 3, Scales::Usual);
         for level in Level::available().filter(|&level| level > Level::Scalar) {
             let exact = case.run(level, 2, &whole(9), Some(Path::Exact(ty)));
-            let int8 = case.run(level, 2, &whole(9), Some(Path::Int8(ty)));
             let norm = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
-            let difference: Vec<f32> = exact.iter().zip(&int8).map(|(a, b)| a - b).collect();
-            assert!(norm(&difference) <= 0.01 * norm(&exact), "{ty} {level:?}");
+            for path in quantised_paths(level, ty) {
+                let rounded = case.run(level, 2, &whole(9), Some(path));
+                let difference: Vec<f32> = exact.iter().zip(&rounded).map(|(a, b)| a - b).collect();
+                assert!(norm(&difference) <= 0.01 * norm(&exact), "{ty} {level:?} {path:?}");
+            }
         }
     }
 }
@@ -187,7 +222,9 @@ fn a_row_does_not_depend_on_split_or_columns() {
         for offset in [0, 1, 31, 63] {
             let case = Case::new(ty, k, 23, offset, Scales::Usual);
             for level in Level::available() {
-                for path in [None, has_format(ty).then_some(Path::Int8(ty)).filter(|_| level > Level::Scalar)] {
+                let quantised = has_format(ty) && level > Level::Scalar;
+                let paths = if quantised { quantised_paths(level, ty) } else { Vec::new() };
+                for path in [None].into_iter().chain(paths.into_iter().map(Some)) {
                     let all = case.run(level, MAX_COLUMNS, &whole(23), path);
                     let splits: [&[Range<usize>]; 3] =
                         [&[0..1, 1..23], &[0..12, 12..23], &[0..3, 3..5, 5..5, 5..10, 10..16, 16..23]];
@@ -204,12 +241,12 @@ fn a_row_does_not_depend_on_split_or_columns() {
 
 #[test]
 fn not_a_number_is_passed_on() {
-    for ty in [TensorType::Q4_K, TensorType::Q8_0, TensorType::Q4_0] {
+    for ty in [TensorType::Q4_K, TensorType::Q6_K, TensorType::Q8_0, TensorType::Q4_0] {
         for bad in [f32::NAN, f32::INFINITY] {
             let mut case = Case::new(ty, 512, 4, 0, Scales::Usual);
             case.x[300] = bad;
             for level in Level::available().filter(|&level| level > Level::Scalar) {
-                for path in [Path::Exact(ty), Path::Int8(ty)] {
+                for path in quantised_paths(level, ty) {
                     let out = case.run(level, 2, &whole(4), Some(path));
                     assert!(out[..4].iter().all(|x| !x.is_finite()), "{ty} {level:?} {path:?} {bad}");
                     assert!(out[4..].iter().all(|x| x.is_finite()), "{ty} {level:?}: the other column is untouched");
