@@ -4,6 +4,7 @@ mod fixture;
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use fixture::Fixture;
@@ -28,8 +29,12 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
+/// Held while answers are computed: the monitor counts those of the whole process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 /// Loads a model, opens a session and has it answer; a machine without the memory asked for says so instead.
 fn answers(config: EngineConfig, session: Option<SessionConfig>) {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().expect("temporary folder");
     let engine = InferenceEngine::new(config);
     engine.load(Fixture::chat().write(dir.path())).expect("a valid model");
@@ -218,6 +223,7 @@ fn thread_management() {
 
 #[test]
 fn performance_monitoring() {
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = tempfile::tempdir().expect("temporary folder");
     let engine = InferenceEngine::new(EngineConfig::default());
     engine.load(Fixture::chat().write(dir.path())).expect("a valid model");
