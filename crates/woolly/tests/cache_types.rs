@@ -19,9 +19,11 @@ fn model(storage: CacheType) -> Model {
 
 /// The more is rounded, the farther off, and no type is farther off than it may be.
 ///
-/// Two ways to compute the same model may differ by 1e-3 nats a token. Eight bits have to stay within that, half precision
-/// within a tenth. Divergence grows with the square of the noise, and so with that of the step, which is an eighth of the
-/// largest value with four bits and a 127th with eight: 252-fold if all of it came from the values.
+/// Keys and values rounded to a 127th of the largest of 32 are off by 0.7 % of their size (rms, the largest being three times
+/// the rms: 3 / 127 / √12), both together by 1 %. Logits that spread by 6, as those of a model sure of most tokens do, are then
+/// off by δ = 0.06, which costs about δ²/2 = 1.8e-3 nats a token. Half precision is 30 times as fine and more. Divergence grows
+/// with the square of the noise, and so with that of the step, which is an eighth of the largest value with four bits and a
+/// 127th with eight: 252-fold if all of it came from the values.
 #[test]
 fn divergence_grows_with_rounding_and_stays_within_its_bound() {
     let exact = model(CacheType::F32);
@@ -30,7 +32,8 @@ fn divergence_grows_with_rounding_and_stays_within_its_bound() {
         exact.compare(&model(storage), TEXT, options).expect("compared").divergence.mean
     };
     let [half, eight, four] = [CacheType::F16, CacheType::Q8, CacheType::Q8Q4].map(divergence);
+    println!("f16 {half:.2e}, q8 {eight:.2e}, q8q4 {four:.2e}");
     assert!(0.0 < half && half < 1e-4, "f16: {half}");
-    assert!(half < eight && eight < 1e-3, "q8: {eight}, f16: {half}");
+    assert!(half < eight && eight < 1.8e-3, "q8: {eight}, f16: {half}");
     assert!(eight < four && four < 252.0 * eight, "q8q4: {four}, q8: {eight}");
 }
