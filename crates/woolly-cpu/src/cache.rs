@@ -1,10 +1,10 @@
 //! The key-value cache: block after block, each with its part of every layer and key-value head.
 //!
 //! A block lies in one piece, so that it is copied, saved and given back to the system at once, and starts on a page. Of
-//! its 32 tokens a head has the keys transposed, `[key_length][32]`, so that scores of many tokens come out in the lanes
-//! of a vector, and the values as they are, `[32][value row]`, each with its scales behind it where the storage type has
-//! some. The cache does not know which block belongs to which
-//! sequence. The layout is the same on every instruction set: saved blocks can be loaded on another.
+//! its 32 tokens a head has the keys transposed, so that scores of many tokens come out in the lanes of a vector, and the
+//! values as they are, each with its scales behind it where the storage type has some ([`crate::kernels::storage`] says
+//! how). The cache does not know which block belongs to which sequence. The layout is the same on every instruction set:
+//! saved blocks can be loaded on another.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use std::ops::Range;
 use woolly_tensor::{BLOCK_TOKENS, BackendError, CacheSpec, CacheType};
 
 use crate::buffer::ALIGNMENT;
-use crate::kernels::storage::sizes;
+use crate::kernels::storage::{clear_from, sizes};
 use crate::pages::Pages;
 
 /// Keys and values of all layers; memory is taken as blocks are first written.
@@ -137,19 +137,7 @@ impl Layout {
     /// Zeros in the contents of a block what follows its first `tokens` tokens.
     pub(crate) fn keep_tokens(&self, tokens: usize, contents: &mut [u8]) {
         let kept = tokens.min(BLOCK_TOKENS);
-        // Bytes of one element of a key, 32 of which lie side by side.
-        let width = self.key_scales / (self.key_length * BLOCK_TOKENS).max(1);
-        for head in contents.chunks_exact_mut(self.head) {
-            let (keys, rest) = head.split_at_mut(self.key_scales);
-            keys.chunks_exact_mut((width * BLOCK_TOKENS).max(1)).for_each(|element| element[kept * width..].fill(0));
-            let (scales, rest) = rest.split_at_mut(self.values - self.key_scales);
-            let (values, value_scales) = rest.split_at_mut(self.value_scales - self.values);
-            values[kept * self.value_row..].fill(0);
-            // Half-precision numbers, one a token, where there are any.
-            for scales in [scales, value_scales].into_iter().filter(|scales| scales.len() >= 2 * BLOCK_TOKENS) {
-                scales[2 * kept..].fill(0);
-            }
-        }
+        contents.chunks_exact_mut(self.head).for_each(|head| clear_from(self, head, kept));
     }
 
     /// Returns the bytes of one head of one layer in a block.

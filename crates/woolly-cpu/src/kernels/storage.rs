@@ -192,6 +192,31 @@ pub(crate) fn store(layout: &Layout, head: &mut [u8], slot: usize, key: &[f32], 
     }
 }
 
+/// Zeros in one head's part of a block what belongs to the tokens from slot `first` on.
+pub(crate) fn clear_from(layout: &Layout, head: &mut [u8], first: usize) {
+    let (keys, values) = head.split_at_mut(layout.values);
+    let (keys, key_scales) = keys.split_at_mut(layout.key_scales);
+    let (values, value_scales) = values.split_at_mut(layout.value_scales - layout.values);
+    // Bytes of a token in what lies side by side: elements of a key, or four of them.
+    let width = match layout.storage {
+        CacheType::F32 | CacheType::Q8 | CacheType::Q8Q4 => 4,
+        _ => 2,
+    };
+    keys.chunks_exact_mut(width * BLOCK_TOKENS).for_each(|side| side[width * first..].fill(0));
+    // Half-precision numbers; without scales there is nothing, or less than a cache line of padding.
+    for scales in [key_scales, value_scales].into_iter().filter(|scales| scales.len() >= 2 * BLOCK_TOKENS) {
+        scales[2 * first..].fill(0);
+    }
+    if layout.storage == CacheType::Q8 {
+        for (i, four) in values.chunks_exact_mut(4 * layout.columns).enumerate() {
+            let kept = first.saturating_sub(4 * i).min(4);
+            four.as_chunks_mut::<4>().0.iter_mut().for_each(|tokens| tokens[kept..].fill(0));
+        }
+    } else {
+        values[first * layout.value_row..].fill(0);
+    }
+}
+
 fn store_key<const WIDTH: usize>(keys: &mut [u8], slot: usize, key: impl Iterator<Item = [u8; WIDTH]>) {
     let elements = keys.as_chunks_mut::<WIDTH>().0.iter_mut().skip(slot).step_by(BLOCK_TOKENS);
     elements.zip(key).for_each(|(to, from)| *to = from);
