@@ -66,7 +66,7 @@ pub(crate) fn widen_half(bits: uint16x4_t) -> float32x4_t {
 
 /// Widens eight signed bytes.
 #[inline(always)]
-pub(crate) fn widen_i8(bytes: int8x8_t) -> [float32x4_t; 2] {
+fn widen_i8(bytes: int8x8_t) -> [float32x4_t; 2] {
     // SAFETY: NEON is part of the target.
     unsafe {
         let wide = vmovl_s8(bytes);

@@ -183,6 +183,10 @@ pub(crate) trait TileKernel {
     type Output;
 
     /// Whether it multiplies bytes: only then is it compiled once more for levels that differ in this alone.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only x86-64 has a level just for such products")
+    )]
     const PRODUCTS: bool = false;
 
     /// Runs with the vectors of one level; must be `#[inline(always)]`, and so must everything it calls.

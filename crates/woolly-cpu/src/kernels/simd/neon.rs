@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::TileSimd;
-use crate::isa::{Neon, prefetch_neon, widen_half, widen_i8, widen_u8};
+use crate::isa::{Neon, prefetch_neon, widen_half, widen_u8};
 
 // SAFETY of every block here: NEON is part of the target; memory is the caller's part of the contract.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument above covers all: memory is the caller's part")]
