@@ -158,25 +158,39 @@ impl<const VNNI: bool> TileSimd for Avx2<VNNI> {
             for (i, row) in r.iter_mut().enumerate() {
                 *row = _mm256_loadu_si256(from.add(i * from_stride).cast());
             }
-            // Pairs of rows by 32 bits, then by 64, then the two halves.
-            let mut t = r;
-            for i in 0..4 {
-                t[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-                t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-            }
-            let mut u = t;
-            for i in 0..2 {
-                for j in 0..2 {
-                    u[4 * i + 2 * j] = _mm256_unpacklo_epi64(t[4 * i + j], t[4 * i + 2 + j]);
-                    u[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(t[4 * i + j], t[4 * i + 2 + j]);
-                }
-            }
-            for i in 0..4 {
-                let low = _mm256_permute2x128_si256::<0x20>(u[i], u[4 + i]);
-                let high = _mm256_permute2x128_si256::<0x31>(u[i], u[4 + i]);
-                _mm256_storeu_si256(to.add(i * to_stride).cast(), low);
-                _mm256_storeu_si256(to.add((4 + i) * to_stride).cast(), high);
+            for (i, row) in transposed(r).into_iter().enumerate() {
+                _mm256_storeu_si256(to.add(i * to_stride).cast(), row);
             }
         }
+    }
+}
+
+/// Transposes a square of 8 x 8.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+pub(crate) unsafe fn transposed(r: [__m256i; 8]) -> [__m256i; 8] {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        // Pairs of rows by 32 bits, then by 64: u[4i + j] holds column j of rows 4i..4i + 4 in each half.
+        let mut t = r;
+        for i in 0..4 {
+            t[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+        }
+        let mut u = t;
+        for i in 0..2 {
+            for j in 0..2 {
+                u[4 * i + 2 * j] = _mm256_unpacklo_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+                u[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+            }
+        }
+        let mut out = u;
+        for j in 0..4 {
+            out[j] = _mm256_permute2x128_si256::<0x20>(u[j], u[4 + j]);
+            out[4 + j] = _mm256_permute2x128_si256::<0x31>(u[j], u[4 + j]);
+        }
+        out
     }
 }

@@ -11,6 +11,9 @@ mod avx512;
 mod neon;
 mod scalar;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx2::transposed;
+
 use crate::isa::{Level, Scalar, Simd};
 
 /// The operations of register tiles. Holding a value is the proof that the CPU has the instructions.

@@ -11,6 +11,7 @@ use super::tile::MAGIC;
 use crate::buffer::{AlignedVec, Zeroed};
 use crate::isa::Avx512;
 use crate::kernels::disjoint::Disjoint;
+use crate::kernels::simd::transposed;
 
 /// Tokens interleaved with each other: with two vectors of weights, products and sums of a tile fill the registers.
 pub(crate) const TILE: usize = 6;
@@ -203,7 +204,8 @@ fn fill(part: &mut Part, rows: &[&[f32]; TILE]) {
                 (part.scales[group][lane], quads[lane]) = quantise(values);
             }
         }
-        let columns = transposed(quads);
+        // SAFETY: AVX-512 brings AVX2.
+        let columns = unsafe { transposed(quads) };
         let to = part.quads.as_flattened_mut();
         for (quad, column) in columns.into_iter().enumerate() {
             let at = (8 * group + quad) * TILE;
@@ -231,31 +233,6 @@ fn quantise(values: &[f32; GROUP]) -> (f32, __m256i) {
     let a = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)));
     let b = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(b, inverse)));
     (largest / 127.0, _mm256_set_m128i(b, a))
-}
-
-/// Transposes a square of 8 x 8.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn transposed(r: [__m256i; 8]) -> [__m256i; 8] {
-    let mut t = r;
-    for i in 0..4 {
-        t[2 * i] = _mm256_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm256_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-    }
-    // u[4i + j] holds column j of rows 4i..4i + 4 in each half.
-    let mut u = t;
-    for i in 0..2 {
-        for j in 0..2 {
-            u[4 * i + 2 * j] = _mm256_unpacklo_epi64(t[4 * i + j], t[4 * i + 2 + j]);
-            u[4 * i + 2 * j + 1] = _mm256_unpackhi_epi64(t[4 * i + j], t[4 * i + 2 + j]);
-        }
-    }
-    let mut out = u;
-    for j in 0..4 {
-        out[j] = _mm256_permute2x128_si256::<0x20>(u[j], u[4 + j]);
-        out[4 + j] = _mm256_permute2x128_si256::<0x31>(u[j], u[4 + j]);
-    }
-    out
 }
 
 /// Sums the quants of each group of `form` and writes what products with it need.
