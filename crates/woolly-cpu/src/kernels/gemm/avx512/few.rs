@@ -1,8 +1,7 @@
 //! Up to eight tokens: of 32 weight rows, one half is unpacked to the L1 cache, and the other multiplied as it is unpacked.
 //!
 //! Products that take an activation from memory issue at half the rate, so each activation is loaded for both halves; and
-//! writing all weights to a panel would cost as much as the few products they take part in. Rows are far apart, as in
-//! [`crate::kernels::gemv`], and fetched ahead: reading is what bounds two or three tokens.
+//! writing all weights to a panel would cost as much as the few products they take part in.
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
@@ -11,7 +10,7 @@ use std::ops::Range;
 use woolly_quant::TensorType;
 
 use super::super::unpack::{Form, PIECE};
-use super::panel::{Block, LANES, Pieces, ROWS, Sink, Tail};
+use super::panel::{Ahead, Block, LANES, Pieces, ROWS, Sink, Tail};
 use super::tile::MAGIC;
 use super::tokens::{Part, TILE, Tokens};
 use super::unpack;
@@ -21,9 +20,6 @@ use crate::kernels::gemv::Rows;
 
 /// Most tokens whose sums stay in registers.
 const MOST: usize = 8;
-
-/// How far ahead of its reading position each row is fetched, in bytes.
-const PREFETCH: usize = 1024;
 
 /// A type that is multiplied here: naming it lets the whole loop be compiled as one.
 trait Format {
@@ -136,67 +132,49 @@ impl Product<'_> {
 
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn run<F: Format, const N: usize>(&self) {
-        let row_bytes = self.weight.bytes.len() / self.weight.rows;
-        // Distances in gathers are 32 bits. An odd number of rows apart, rows fall into different sets of the caches.
-        let far = self.range.len() / ROWS;
-        let far = if far * row_bytes <= i32::MAX as usize / LANES { far.saturating_sub(1) | 1 } else { 1 };
         let mut scratch = Scratch::ZERO;
-        let mut first = self.range.start;
-        while first < self.range.end {
-            let whole = first + ROWS * far <= self.range.end;
-            let apart = if whole { far } else { 1 };
-            for first in first..first + apart {
-                self.rows::<F, N>(first, apart, &mut scratch);
-                self.write(&scratch.sums[..N], first, apart);
-            }
-            first += ROWS * apart;
+        for first in self.range.clone().step_by(ROWS) {
+            self.rows::<F, N>(first, &mut scratch);
+            self.write(&scratch.sums[..N], first);
         }
     }
 
-    /// Computes 32 rows, `apart` rows apart; where these are neighbours, there may be fewer.
+    /// Computes 32 rows, or fewer where the matrix ends.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn rows<F: Format, const N: usize>(&self, first: usize, apart: usize, scratch: &mut Scratch) {
+    fn rows<F: Format, const N: usize>(&self, first: usize, scratch: &mut Scratch) {
         let (elements, size) = (F::TYPE.block_elements(), F::TYPE.block_bytes());
         let columns = self.weight.columns;
-        let Scratch { stored, head, sums, tails } = scratch;
+        let Scratch { stored, head, sums, tails: [tail_a, tail_b] } = scratch;
         let sums = sums.first_chunk_mut::<N>().expect("no more than most");
         *sums = [[[0.0; LANES]; 2]; N];
         let (each, last) = (PIECE / self.form.group, self.x.tiles() - 1);
+        let mut ahead = Ahead::strip(self.weight, first + ROWS..first + 2 * ROWS, 2 * columns / self.form.group);
         for piece in 0..columns.div_ceil(PIECE) {
             let blocks = PIECE.min(columns - piece * PIECE) / elements;
             let (column, len) = (piece * (PIECE / elements * size), blocks * size);
-            let [tail_a, tail_b] = tails;
-            let (a, b) = if first + (ROWS - 1) * apart < self.weight.rows {
-                let half = |first| Pieces::apart(self.weight, first, apart, column, len);
-                (half(first), half(first + LANES * apart))
-            } else {
-                let half = |first, tail| Pieces::new(self.weight, first, column, len, tail);
-                (half(first, tail_a), half(first + LANES, tail_b))
-            };
-            a.prefetch(PREFETCH, len);
-            b.prefetch(PREFETCH, len);
+            let a = Pieces::new(self.weight, first, column, len, tail_a);
+            let b = Pieces::new(self.weight, first + LANES, column, len, tail_b);
             let (parts, extras) = self.x.piece(self.form, piece);
             let (parts, extras) = ([&parts[0], &parts[last]], [&extras[..each], &extras[last * each..]]);
             for block in 0..blocks {
+                let mut to = Storing { stored, ahead: &mut ahead };
                 // SAFETY: this function has the instructions, and the piece so many blocks.
-                unsafe { F::unpack(a.block(block * size, size), block, stored) };
+                unsafe { F::unpack(a.block(block * size, size), block, &mut to) };
             }
             for block in 0..blocks {
-                let mut to = Both::<F, N> { stored, head, parts, extras, sums, format: PhantomData };
+                let mut to = Both::<F, N> { stored, head, parts, extras, sums, ahead: &mut ahead, format: PhantomData };
                 // SAFETY: as above.
                 unsafe { F::unpack(b.block(block * size, size), block, &mut to) };
             }
         }
     }
 
-    fn write(&self, sums: &[[[f32; LANES]; 2]], first: usize, apart: usize) {
+    fn write(&self, sums: &[[[f32; LANES]; 2]], first: usize) {
+        let rows = ROWS.min(self.range.end - first);
         for (token, sums) in sums.iter().enumerate().take(self.x.rows()) {
-            for (lane, &sum) in sums.as_flattened().iter().enumerate() {
-                let row = first + lane * apart;
-                if row < self.range.end {
-                    self.out.set(token * self.out_stride + row, sum);
-                }
+            for (r, &sum) in sums.as_flattened()[..rows].iter().enumerate() {
+                self.out.set(token * self.out_stride + first + r, sum);
             }
         }
     }
@@ -255,20 +233,28 @@ impl Sink for Head {
     fn quads<const Q: usize>(&mut self, _group: usize, _quads: [__m512i; Q]) {}
 }
 
-impl Sink for Stored {
+/// Writes what is unpacked to the L1 cache.
+struct Storing<'a> {
+    stored: &'a mut Stored,
+    ahead: &'a mut Ahead,
+}
+
+impl Sink for Storing<'_> {
     #[inline(always)]
     fn scale(&mut self, group: usize, scale: __m512) {
-        self.head.scale(group, scale);
+        self.stored.head.scale(group, scale);
     }
 
     #[inline(always)]
     fn minimum(&mut self, group: usize, minimum: __m512) {
-        self.head.minimum(group, minimum);
+        self.stored.head.minimum(group, minimum);
     }
 
     #[inline(always)]
     fn quads<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]) {
-        for (to, quad) in self.quads[group * Q..(group + 1) * Q].iter_mut().zip(quads) {
+        // SAFETY: the caller has the instructions.
+        unsafe { self.ahead.step() };
+        for (to, quad) in self.stored.quads[group * Q..(group + 1) * Q].iter_mut().zip(quads) {
             // SAFETY: the caller has the instructions; sixteen integers are writable.
             unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), quad) }
         }
@@ -284,6 +270,7 @@ struct Both<'a, F, const N: usize> {
     /// For each group of the piece.
     extras: [&'a [[u32; TILE]]; 2],
     sums: &'a mut [[[f32; LANES]; 2]; N],
+    ahead: &'a mut Ahead,
     format: PhantomData<F>,
 }
 
@@ -300,6 +287,8 @@ impl<F: Format, const N: usize> Sink for Both<'_, F, N> {
 
     #[inline(always)]
     fn quads<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]) {
+        // SAFETY: the caller has the instructions.
+        unsafe { self.ahead.step() };
         // Products of six tokens for both halves are as many as there are registers for.
         match N {
             2 => self.tokens::<2, Q>(0, group, quads),

@@ -20,7 +20,7 @@ use crate::buffer::SharedOut;
 use crate::isa::{Avx512, Level};
 use crate::kernels::gemv::Rows;
 pub(crate) use panel::ROWS;
-use panel::{Half, LANES, Panel, Pieces, Tail};
+use panel::{Ahead, Half, LANES, Panel, Pieces, Tail};
 use tile::Operands;
 pub(crate) use tokens::{TILE, Tokens};
 
@@ -130,33 +130,53 @@ impl Product<'_> {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn run(&self, scratch: &mut Scratch, c: &mut [f32]) {
         let panels = self.width / ROWS;
-        for piece in 0..self.x.columns().div_ceil(PIECE) {
+        let steps = PIECE / self.form.group * self.tiles.len();
+        let pieces = self.x.columns().div_ceil(PIECE);
+        // One panel, next to which there is room in the caches: all of the next one.
+        let next = self.first + ROWS..self.first + 2 * ROWS;
+        let mut next = (panels == 1).then(|| Ahead::strip(self.weight, next, steps * pieces));
+        for piece in 0..pieces {
             for panel in (0..panels).step_by(TOGETHER) {
                 let count = TOGETHER.min(panels - panel);
                 for (i, to) in scratch.panels[..count].iter_mut().enumerate() {
                     self.fill(piece, panel + i, to, &mut scratch.tail);
                 }
-                self.multiply(piece, &scratch.panels[..count], &mut c[panel * ROWS..]);
+                let mut after = self.after(piece, panel, count, steps * count);
+                let ahead = next.as_mut().unwrap_or(&mut after);
+                self.multiply(piece, &scratch.panels[..count], ahead, &mut c[panel * ROWS..]);
             }
         }
     }
 
-    /// Unpacks a piece of a panel and asks for the one to follow.
+    /// Returns what asks for the panels that are unpacked after these.
+    fn after(&self, piece: usize, panel: usize, count: usize, steps: usize) -> Ahead {
+        let (mut piece, mut first) = (piece, self.first + (panel + count) * ROWS);
+        if (panel + count) * ROWS == self.width {
+            (piece, first) = (piece + 1, self.first);
+        }
+        if piece * PIECE >= self.weight.columns {
+            (piece, first) = (0, self.first + self.width);
+        }
+        let columns = piece * PIECE..self.weight.columns.min((piece + 1) * PIECE);
+        let bytes = self.bytes(columns.start)..self.bytes(columns.end);
+        Ahead::piece(self.weight, first..first + TOGETHER * ROWS, bytes, steps)
+    }
+
+    /// Returns how many bytes so many columns take.
+    fn bytes(&self, columns: usize) -> usize {
+        columns / self.weight.ty.block_elements() * self.weight.ty.block_bytes()
+    }
+
+    /// Unpacks a piece of a panel.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn fill(&self, piece: usize, panel: usize, to: &mut Panel, tail: &mut Tail) {
         let Rows { ty, columns, .. } = *self.weight;
-        let bytes = |columns: usize| columns / ty.block_elements() * ty.block_bytes();
         let first = self.first + panel * ROWS;
-        let next = (piece + 1) * PIECE;
-        if next < columns {
-            panel::prefetch(self.weight, first, bytes(next), bytes(PIECE));
-        } else {
-            panel::prefetch(self.weight, first + self.width, 0, bytes(PIECE.min(columns)));
-        }
         let here = PIECE.min(columns - piece * PIECE);
         for half in 0..2 {
-            let from = Pieces::new(self.weight, first + half * LANES, bytes(piece * PIECE), bytes(here), tail);
+            let from =
+                Pieces::new(self.weight, first + half * LANES, self.bytes(piece * PIECE), self.bytes(here), tail);
             unpack::unpack(ty, from, here / ty.block_elements(), &mut Half { panel: to, half });
         }
     }
@@ -164,7 +184,7 @@ impl Product<'_> {
     /// Multiplies panels with all tiles; `c` begins with the first panel's columns.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn multiply(&self, piece: usize, panels: &[Panel], c: &mut [f32]) {
+    fn multiply(&self, piece: usize, panels: &[Panel], ahead: &mut Ahead, c: &mut [f32]) {
         let (parts, extras) = self.x.piece(self.form, piece);
         let (each, columns) = (PIECE / self.form.group, PIECE.min(self.x.columns() - piece * PIECE));
         for (index, tile) in self.tiles.clone().enumerate() {
@@ -175,7 +195,7 @@ impl Product<'_> {
                 let c = &mut c[index * TILE * self.width + i * ROWS..];
                 assert!(c.len() >= (TILE - 1) * self.width + ROWS);
                 // SAFETY: the assertion covers the rows of a tile.
-                unsafe { self.tile(panel, operands, tokens, c.as_mut_ptr()) };
+                unsafe { self.tile(panel, operands, tokens, ahead, c.as_mut_ptr()) };
             }
         }
     }
@@ -186,14 +206,14 @@ impl Product<'_> {
     /// As [`tile::tile`], for a whole tile.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn tile(&self, panel: &Panel, x: Operands<'_>, tokens: usize, c: *mut f32) {
+    unsafe fn tile(&self, panel: &Panel, x: Operands<'_>, tokens: usize, ahead: &mut Ahead, c: *mut f32) {
         // SAFETY: passed on from the caller.
         unsafe {
             match (self.form.group, self.form.minimum) {
-                (16, true) => sized::<4, true>(panel, x, tokens, c, self.width),
-                (16, false) => sized::<4, false>(panel, x, tokens, c, self.width),
-                (_, true) => sized::<8, true>(panel, x, tokens, c, self.width),
-                (_, false) => sized::<8, false>(panel, x, tokens, c, self.width),
+                (16, true) => sized::<4, true>(panel, x, tokens, ahead, c, self.width),
+                (16, false) => sized::<4, false>(panel, x, tokens, ahead, c, self.width),
+                (_, true) => sized::<8, true>(panel, x, tokens, ahead, c, self.width),
+                (_, false) => sized::<8, false>(panel, x, tokens, ahead, c, self.width),
             }
         }
     }
@@ -207,15 +227,16 @@ unsafe fn sized<const QUADS: usize, const MINIMUM: bool>(
     panel: &Panel,
     x: Operands<'_>,
     tokens: usize,
+    ahead: &mut Ahead,
     c: *mut f32,
     stride: usize,
 ) {
     // SAFETY: passed on from the caller.
     unsafe {
         match tokens {
-            ..=2 => tile::tile::<2, QUADS, MINIMUM>(panel, x, c, stride),
-            3 | 4 => tile::tile::<4, QUADS, MINIMUM>(panel, x, c, stride),
-            _ => tile::tile::<TILE, QUADS, MINIMUM>(panel, x, c, stride),
+            ..=2 => tile::tile::<2, QUADS, MINIMUM>(panel, x, ahead, c, stride),
+            3 | 4 => tile::tile::<4, QUADS, MINIMUM>(panel, x, ahead, c, stride),
+            _ => tile::tile::<TILE, QUADS, MINIMUM>(panel, x, ahead, c, stride),
         }
     }
 }

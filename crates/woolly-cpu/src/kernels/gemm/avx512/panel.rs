@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::super::unpack::PIECE;
 use super::tile::MAGIC;
@@ -101,27 +102,6 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// Returns bytes `column..column + len` of [`LANES`] rows that are `apart` rows apart.
-    pub(super) fn apart(w: &Rows<'a>, first: usize, apart: usize, column: usize, len: usize) -> Self {
-        let row_bytes = w.bytes.len() / w.rows.max(1);
-        assert!(column + len <= row_bytes && first + (LANES - 1) * apart < w.rows, "a piece outside of the matrix");
-        let stride = apart * row_bytes;
-        Self { start: w.bytes[first * row_bytes + column..].as_ptr(), stride, len, rows: PhantomData }
-    }
-
-    /// Asks for the cache lines that come `ahead` bytes after the first `len` bytes.
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    pub(super) fn prefetch(self, ahead: usize, len: usize) {
-        for line in (0..len).step_by(64) {
-            let mut at = self.start.wrapping_add(ahead + line);
-            for _ in 0..LANES {
-                _mm_prefetch::<_MM_HINT_T0>(at.cast());
-                at = at.wrapping_add(self.stride);
-            }
-        }
-    }
-
     /// Returns bytes `column..column + len` of the rows from `first` on; rows that do not exist are zeros.
     pub(super) fn new(w: &Rows<'a>, first: usize, column: usize, len: usize, tail: &'a mut Tail) -> Self {
         let row_bytes = w.bytes.len() / w.rows.max(1);
@@ -213,16 +193,58 @@ impl Block<'_> {
     }
 }
 
-/// Asks for the cache lines of `len` bytes from `column` on of [`ROWS`] rows from `first` on.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn prefetch(w: &Rows<'_>, first: usize, column: usize, len: usize) {
-    let row_bytes = w.bytes.len() / w.rows;
-    for line in (0..len).step_by(64) {
-        let mut at = w.bytes.as_ptr().wrapping_add(first * row_bytes + column + line);
-        for _ in 0..ROWS {
-            _mm_prefetch::<_MM_HINT_T0>(at.cast());
-            at = at.wrapping_add(row_bytes);
+/// Asks for weights to come, a few cache lines at a time.
+///
+/// A thread has sixteen lines on their way at most, and whoever asks for more waits for them; so they are spread over the
+/// work on the weights before.
+pub(super) struct Ahead {
+    at: *const u8,
+    /// From the end of a run of lines to the next.
+    skip: usize,
+    /// Lines in a run, and of these, how many are left.
+    run: usize,
+    left_of_run: usize,
+    /// Lines left, and how many to ask for each time.
+    left: usize,
+    each: usize,
+}
+
+impl Ahead {
+    /// Whole rows, as far as they exist, in the order in which they lie in memory; `steps` steps ask for all of them.
+    pub(super) fn strip(w: &Rows<'_>, rows: Range<usize>, steps: usize) -> Self {
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        let lines = (rows.end.min(w.rows).saturating_sub(rows.start) * row_bytes).div_ceil(64);
+        Self::new(w.bytes.as_ptr().wrapping_add(rows.start * row_bytes), (1, 0), lines, steps)
+    }
+
+    /// Bytes `bytes` of each of the rows, as far as they exist; `steps` steps ask for all of them.
+    pub(super) fn piece(w: &Rows<'_>, rows: Range<usize>, bytes: Range<usize>, steps: usize) -> Self {
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        let rows = rows.start..rows.end.min(w.rows).max(rows.start);
+        let at = w.bytes.as_ptr().wrapping_add(rows.start * row_bytes + bytes.start);
+        Self::new(at, (rows.len(), row_bytes), bytes.len().div_ceil(64), steps)
+    }
+
+    fn new(at: *const u8, (runs, distance): (usize, usize), run: usize, steps: usize) -> Self {
+        let left = runs * run;
+        let skip = distance.wrapping_sub(64 * run);
+        Self { at, skip, run, left_of_run: run, left, each: left.div_ceil(steps.max(1)) }
+    }
+
+    /// Asks for the next lines.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    pub(super) fn step(&mut self) {
+        let count = self.each.min(self.left);
+        for _ in 0..count {
+            _mm_prefetch::<_MM_HINT_T1>(self.at.cast());
+            self.at = self.at.wrapping_add(64);
+            self.left_of_run -= 1;
+            if self.left_of_run == 0 {
+                self.left_of_run = self.run;
+                self.at = self.at.wrapping_add(self.skip);
+            }
         }
+        self.left -= count;
     }
 }

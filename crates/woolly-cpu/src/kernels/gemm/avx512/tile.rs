@@ -7,7 +7,7 @@
 
 use std::arch::x86_64::*;
 
-use super::panel::{LANES, Panel};
+use super::panel::{Ahead, LANES, Panel};
 use super::tokens::{Part, TILE};
 
 /// 1.5 · 2^23: floats from 2^23 to 2^24 are the integers. Sums stay below 2^22: 32 products of 255 and 127 are 2^20.
@@ -31,6 +31,7 @@ pub(super) struct Operands<'a> {
 pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: bool>(
     panel: &Panel,
     x: Operands<'_>,
+    ahead: &mut Ahead,
     c: *mut f32,
     stride: usize,
 ) {
@@ -47,6 +48,7 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
             let next = (&raw const *x.part).wrapping_add(1).cast::<i8>();
             _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add((group * QUADS / 2 + line) * 64));
         }
+        ahead.step();
         let mut products = [[_mm512_set1_epi32(MAGIC.to_bits().cast_signed()); 2]; N];
         if !MINIMUM {
             for (products, start) in products.iter_mut().zip(extra) {

@@ -8,33 +8,48 @@ use std::arch::x86_64::*;
 
 use woolly_quant::TensorType;
 
-use super::super::unpack::{E2M1, KVALUES};
+use super::super::unpack::{E2M1, KVALUES, PIECE};
 use super::panel::{Block, Pieces, Sink};
 
 /// Unpacks the first `blocks` blocks of `from`.
+///
+/// Each type has a loop of its own, and those with one block a piece none: in a common one the addresses of all rows and
+/// types would be computed anew for each piece, which cost as much as unpacking.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) fn unpack(ty: TensorType, from: Pieces<'_>, blocks: usize, to: &mut impl Sink) {
-    for b in 0..blocks {
-        let block = from.block(b * ty.block_bytes(), ty.block_bytes());
-        // SAFETY: the block has the bytes of its type.
-        unsafe {
-            match ty {
-                TensorType::Q4_0 => q4_0(block, b, to),
-                TensorType::Q4_1 => q4_1(block, b, to),
-                TensorType::Q5_0 => q5_0(block, b, to),
-                TensorType::Q5_1 => q5_1(block, b, to),
-                TensorType::Q8_0 => q8_0(block, b, to),
-                TensorType::IQ4_NL => iq4_nl(block, b, to),
-                TensorType::MXFP4 => mxfp4(block, b, to),
-                TensorType::IQ4_XS => iq4_xs(block, to),
-                TensorType::Q2_K => q2_k(block, to),
-                TensorType::Q3_K => q3_k(block, to),
-                TensorType::Q4_K => q4_k(block, to),
-                TensorType::Q5_K => q5_k(block, to),
-                TensorType::Q6_K => q6_k(block, to),
-                _ => unreachable!("{ty} has no integer form"),
+    let (elements, size) = (ty.block_elements(), ty.block_bytes());
+    assert!(blocks <= PIECE / elements, "more blocks than a piece has");
+    macro_rules! each {
+        ($unpack:ident) => {
+            for b in 0..blocks {
+                $unpack(from.block(b * size, size), b, to)
             }
+        };
+    }
+    macro_rules! one {
+        ($unpack:ident) => {{
+            assert!(blocks == 1, "{ty}: a piece that is no block");
+            $unpack(from.block(0, size), to)
+        }};
+    }
+    // SAFETY: the blocks have the bytes of their type.
+    unsafe {
+        match ty {
+            TensorType::Q4_0 => each!(q4_0),
+            TensorType::Q4_1 => each!(q4_1),
+            TensorType::Q5_0 => each!(q5_0),
+            TensorType::Q5_1 => each!(q5_1),
+            TensorType::Q8_0 => each!(q8_0),
+            TensorType::IQ4_NL => each!(iq4_nl),
+            TensorType::MXFP4 => each!(mxfp4),
+            TensorType::IQ4_XS => one!(iq4_xs),
+            TensorType::Q2_K => one!(q2_k),
+            TensorType::Q3_K => one!(q3_k),
+            TensorType::Q4_K => one!(q4_k),
+            TensorType::Q5_K => one!(q5_k),
+            TensorType::Q6_K => one!(q6_k),
+            _ => unreachable!("{ty} has no integer form"),
         }
     }
 }
