@@ -92,6 +92,13 @@ impl TensorType {
             Self::Q4_K => encode_blocks!(formats::q4_k::encode, values, importance, out),
             Self::Q5_K => encode_blocks!(formats::q5_k::encode, values, importance, out),
             Self::Q6_K => encode_blocks!(formats::q6_k::encode, values, importance, out),
+            Self::IQ1_S => encode_blocks!(formats::iq1_s::encode, values, importance, out),
+            Self::IQ1_M => encode_blocks!(formats::iq1_m::encode, values, importance, out),
+            Self::IQ2_XXS => encode_blocks!(formats::iq2_xxs::encode, values, importance, out),
+            Self::IQ2_XS => encode_blocks!(formats::iq2_xs::encode, values, importance, out),
+            Self::IQ2_S => encode_blocks!(formats::iq2_s::encode, values, importance, out),
+            Self::IQ3_XXS => encode_blocks!(formats::iq3_xxs::encode, values, importance, out),
+            Self::IQ3_S => encode_blocks!(formats::iq3_s::encode, values, importance, out),
             Self::IQ4_XS => encode_blocks!(formats::iq4_xs::encode, values, importance, out),
             _ => (encoder.blocks)(values, importance, out),
         }

@@ -64,8 +64,9 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
         w: &[f32; 256],
     ) -> Found<RUNS, GROUPS> {
         let mut runs = Vec::with_capacity(RUNS);
+        let mut tables = Tables::default();
         for (x, w) in x.chunks(256 / RUNS).zip(w.chunks(256 / RUNS)) {
-            runs.push(self.run(x, w));
+            runs.push(self.run(x, w, &mut tables));
         }
         let Scales { d, codes } = self.two_level::<RUNS>(&runs);
         let mut found = Found { d, scales: codes, choices: [0; RUNS], words: [0; GROUPS] };
@@ -81,7 +82,7 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
     }
 
     #[inline(always)]
-    fn run(&self, x: &[f32], w: &[f32]) -> Run {
+    fn run(&self, x: &[f32], w: &[f32], tables: &mut Tables<WORDS>) -> Run {
         let peak = x.iter().fold(0.0_f32, |peak, x| peak.max(x.abs()));
         // Magnitudes begin well above zero, so outliers are rather clipped than many small elements blown up.
         let scales = [0.2 * peak / self.largest, 1.3 * peak / self.largest, peak / self.flattest];
@@ -89,7 +90,8 @@ impl<const WIDTH: usize, const WORDS: usize> Format<'_, WIDTH, WORDS> {
         for shifts in self.shifts {
             let mut groups = Vec::with_capacity(x.len() / WIDTH);
             for (x, w) in x.as_chunks().0.iter().zip(w.as_chunks().0) {
-                groups.push(Group::new(self.grid, shifts, x, w, scales));
+                tables.fill(self.grid, shifts, x, w);
+                groups.push(Group::new(tables, scales));
             }
             choices.push(groups);
         }
@@ -214,24 +216,16 @@ struct Group {
 }
 
 impl Group {
-    /// Chooses the codewords for the scales from `low` to `high`, and for the scale `flat` beyond. The elements of the
-    /// codewords are moved by each of `shifts`; word k with shift n has the number k + n·WORDS.
+    /// Chooses the codewords for the scales from `low` to `high`, and for the scale `flat` beyond.
     #[inline(always)]
-    fn new<const WIDTH: usize, const WORDS: usize>(
-        grid: &Columns<WIDTH, WORDS>,
-        shifts: &[f32],
-        x: &[f32; WIDTH],
-        w: &[f32; WIDTH],
-        [low, high, flat]: [f32; 3],
-    ) -> Self {
-        let mut tables = Vec::with_capacity(shifts.len());
-        for &shift in shifts {
-            tables.push(Table::new(grid, shift, x, w));
-        }
-        let (first, last) = (highest(&tables, low), highest(&tables, high));
-        let mut group = Self { lines: vec![first], ends: Vec::new() };
-        group.append_between(&tables, first, last);
-        let flattest = highest(&tables, flat);
+    fn new<const WORDS: usize>(tables: &mut Tables<WORDS>, [low, high, flat]: [f32; 3]) -> Self {
+        /// Most groups keep fewer codewords.
+        const USUAL: usize = 16;
+        let (first, last) = (tables.highest(low), tables.highest(high));
+        let mut group = Self { lines: Vec::with_capacity(USUAL), ends: Vec::with_capacity(USUAL) };
+        group.lines.push(first);
+        group.append_between(tables, first, last);
+        let flattest = tables.highest(flat);
         if let Some(scale) = last.crossing(flattest) {
             group.lines.push(flattest);
             group.ends.push(scale);
@@ -242,25 +236,25 @@ impl Group {
     /// Appends the lines that follow `left`, up to and with `right`. Where two lines cross, either no line is higher, or
     /// the highest one belongs between them.
     #[inline(always)]
-    fn append_between<const WORDS: usize>(&mut self, tables: &[Table<WORDS>], left: Line, right: Line) {
+    fn append_between<const WORDS: usize>(&mut self, tables: &mut Tables<WORDS>, left: Line, right: Line) {
         /// What a codeword must add to the gain to be kept, as a share of it.
         const WORTHWHILE: f32 = 1e-5;
         let mut left = left;
-        let mut waiting = vec![right];
-        while let Some(&right) = waiting.last() {
+        tables.waiting.push(right);
+        while let Some(&right) = tables.waiting.last() {
             if let Some(scale) = left.crossing(right) {
-                let between = highest(tables, scale);
+                let between = tables.highest(scale);
                 // True but for rounding, and what makes the search end.
                 let is_between = right.b < between.b && between.b < left.b;
                 if is_between && between.height(scale) > left.height(scale) + WORTHWHILE * left.a.abs() {
-                    waiting.push(between);
+                    tables.waiting.push(between);
                     continue;
                 }
                 self.lines.push(right);
                 self.ends.push(scale);
             }
             left = right;
-            waiting.pop();
+            tables.waiting.pop();
         }
     }
 
@@ -270,20 +264,48 @@ impl Group {
     }
 }
 
-/// The highest line of all tables at `scale`.
-#[inline(always)]
-fn highest<const WORDS: usize>(tables: &[Table<WORDS>], scale: f32) -> Line {
-    let mut best = tables[0].highest(scale);
-    for (n, table) in (1..).zip(&tables[1..]) {
-        let line = table.highest(scale);
-        if line.height(scale) > best.height(scale) {
-            best = Line { word: line.word + n * WORDS as u16, ..line };
+/// All lines of a group, in memory that the groups of a block have in turn.
+#[derive(Default)]
+struct Tables<const WORDS: usize> {
+    /// One for each shift.
+    tables: Vec<Table<WORDS>>,
+    /// For [`Group::append_between`]; empty before and after.
+    waiting: Vec<Line>,
+}
+
+impl<const WORDS: usize> Tables<WORDS> {
+    /// Computes the lines of a group. The elements of the codewords are moved by each of `shifts`; word k with shift n
+    /// has the number k + n·WORDS.
+    #[inline(always)]
+    fn fill<const WIDTH: usize>(
+        &mut self,
+        grid: &Columns<WIDTH, WORDS>,
+        shifts: &[f32],
+        x: &[f32; WIDTH],
+        w: &[f32; WIDTH],
+    ) {
+        self.tables.resize(shifts.len(), Table { a: [0.0; WORDS], b: [0.0; WORDS] });
+        for (table, &shift) in self.tables.iter_mut().zip(shifts) {
+            table.fill(grid, shift, x, w);
         }
     }
-    best
+
+    /// The highest line at `scale`.
+    #[inline(always)]
+    fn highest(&self, scale: f32) -> Line {
+        let mut best = self.tables[0].highest(scale);
+        for (n, table) in (1..).zip(&self.tables[1..]) {
+            let line = table.highest(scale);
+            if line.height(scale) > best.height(scale) {
+                best = Line { word: line.word + n * WORDS as u16, ..line };
+            }
+        }
+        best
+    }
 }
 
 /// a and b of every codeword of a grid.
+#[derive(Clone)]
 struct Table<const WORDS: usize> {
     a: [f32; WORDS],
     b: [f32; WORDS],
@@ -291,17 +313,26 @@ struct Table<const WORDS: usize> {
 
 impl<const WORDS: usize> Table<WORDS> {
     #[inline(always)]
-    fn new<const WIDTH: usize>(grid: &Columns<WIDTH, WORDS>, shift: f32, x: &[f32; WIDTH], w: &[f32; WIDTH]) -> Self {
-        let wx: [f32; WIDTH] = std::array::from_fn(|i| w[i] * x[i]);
-        let (mut a, mut b) = ([0.0; WORDS], [0.0; WORDS]);
+    fn fill<const WIDTH: usize>(
+        &mut self,
+        grid: &Columns<WIDTH, WORDS>,
+        shift: f32,
+        x: &[f32; WIDTH],
+        w: &[f32; WIDTH],
+    ) {
+        let mut wx = [0.0; WIDTH];
+        for i in 0..WIDTH {
+            wx[i] = w[i] * x[i];
+        }
         for k in 0..WORDS {
+            let (mut a, mut b) = (0.0, 0.0);
             for i in 0..WIDTH {
                 let value = grid[i][k] + shift;
-                a[k] += wx[i] * value;
-                b[k] += w[i] * value * value;
+                a += wx[i] * value;
+                b += w[i] * value * value;
             }
+            (self.a[k], self.b[k]) = (a, b);
         }
-        Self { a, b }
     }
 
     /// The highest line at `scale`.
@@ -309,22 +340,44 @@ impl<const WORDS: usize> Table<WORDS> {
     fn highest(&self, scale: f32) -> Line {
         // Rows as long as this make the inner loops vectorise.
         const ROW: usize = 16;
+        // So many rows side by side that no maximum waits for the one before.
+        const WIDE: usize = 4 * ROW;
         let mut heights = [0.0; WORDS];
         for k in 0..WORDS {
             heights[k] = 2.0 * self.a[k] - scale * self.b[k];
         }
-        let (rows, _) = heights.as_chunks::<ROW>();
+        let mut wide = [f32::NEG_INFINITY; WIDE];
+        for row in heights.as_chunks::<WIDE>().0 {
+            for i in 0..WIDE {
+                wide[i] = if row[i] > wide[i] { row[i] } else { wide[i] };
+            }
+        }
         let mut tops = [f32::NEG_INFINITY; ROW];
-        for row in rows {
+        for row in wide.as_chunks::<ROW>().0 {
             for i in 0..ROW {
                 tops[i] = if row[i] > tops[i] { row[i] } else { tops[i] };
             }
         }
-        let column = (0..ROW).fold(0, |best, i| if tops[i] > tops[best] { i } else { best });
-        let row = rows.iter().position(|row| row[column] == tops[column]).unwrap_or(0);
+        let top = largest(tops);
+        // Without a branch: where it is cannot be predicted.
+        let column = (0..ROW).rev().fold(0, |column, i| if tops[i] == top { i } else { column });
+        let row = heights.as_chunks::<ROW>().0.iter().position(|row| row[column] == top).unwrap_or(0);
         let word = row * ROW + column;
         Line { a: self.a[word], b: self.b[word], word: word as u16 }
     }
+}
+
+/// The largest element, by halves.
+#[inline(always)]
+fn largest<const N: usize>(mut terms: [f32; N]) -> f32 {
+    let mut half = N / 2;
+    while half > 0 {
+        for i in 0..half {
+            terms[i] = if terms[i + half] > terms[i] { terms[i + half] } else { terms[i] };
+        }
+        half /= 2;
+    }
+    terms[0]
 }
 
 /// Groups that share a scale. Where they also share a choice, such as the sign of a shift, there is a list of groups
