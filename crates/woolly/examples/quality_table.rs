@@ -190,8 +190,17 @@ fn drawing(rows: &[Row]) -> String {
             at + 4.0
         );
     }
+    /// Names further above or below their point get a line to it.
+    const FAR: f64 = 5.0;
+    let mut places = Places::default();
+    for row in &points {
+        places.points.push([x(row.mebibytes), y(log(row))]);
+        if let Some(weighted) = &row.weighted {
+            places.points.push([x(row.mebibytes), y(weighted.divergence.mean.max(1e-9).log10())]);
+        }
+    }
     for row in points {
-        let (at_x, at_y) = (x(row.mebibytes), y(row.divergence().log10()));
+        let (at_x, at_y) = (x(row.mebibytes), y(log(row)));
         if let Some(weighted) = &row.weighted {
             let end = y(weighted.divergence.mean.max(1e-9).log10());
             let _ = writeln!(
@@ -200,12 +209,19 @@ fn drawing(rows: &[Row]) -> String {
                  <circle cx=\"{at_x:.1}\" cy=\"{end:.1}\" r=\"2.5\" fill=\"white\" stroke=\"#357\"/>"
             );
         }
+        let [left, top, right, bottom] = places.take([at_x, at_y], &row.name);
+        let (text_x, text_y) = (left, bottom - 1.0);
+        if at_y < top - FAR || at_y > bottom + FAR {
+            let (end_x, end_y) = (at_x.clamp(left, right), at_y.clamp(top, bottom));
+            let _ = writeln!(
+                svg,
+                "<line x1=\"{at_x:.1}\" y1=\"{at_y:.1}\" x2=\"{end_x:.1}\" y2=\"{end_y:.1}\" stroke=\"#bbb\"/>"
+            );
+        }
         let _ = writeln!(
             svg,
             "<circle cx=\"{at_x:.1}\" cy=\"{at_y:.1}\" r=\"3\" fill=\"#357\"/>\
-             <text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-            at_x + 5.0,
-            at_y - 4.0,
+             <text x=\"{text_x:.1}\" y=\"{text_y:.1}\">{}</text>",
             row.name
         );
     }
@@ -217,4 +233,35 @@ fn drawing(rows: &[Row]) -> String {
         height - 20.0
     );
     svg
+}
+
+/// Where names stand in the drawing: `[left, top, right, bottom]` of each, and the points they must leave free.
+#[derive(Default)]
+struct Places {
+    points: Vec<[f64; 2]>,
+    names: Vec<[f64; 4]>,
+}
+
+impl Places {
+    /// Takes and returns the nearest free place for a name beside its point, right or left of it and above or below.
+    fn take(&mut self, [x, y]: [f64; 2], name: &str) -> [f64; 4] {
+        const HEIGHT: f64 = 10.0;
+        let width = 7.0 * name.len() as f64;
+        let sides = [x + 6.0, x - 6.0 - width];
+        let shifts = (0..40).flat_map(|step| [f64::from(step), -f64::from(step)]);
+        let places = shifts.flat_map(|shift| sides.map(|left| [left, y - HEIGHT - 1.0 + shift]));
+        let boxes = places.map(|[left, top]| [left, top, left + width, top + HEIGHT]);
+        let found = boxes.into_iter().find(|place| self.is_free(place));
+        let place = found.unwrap_or([sides[0], y - HEIGHT, sides[0] + width, y]);
+        self.names.push(place);
+        place
+    }
+
+    fn is_free(&self, &[left, top, right, bottom]: &[f64; 4]) -> bool {
+        const RADIUS: f64 = 3.0;
+        let within = |from: f64, at: f64, to: f64| from - RADIUS < at && at < to + RADIUS;
+        let meets_point = |&[x, y]: &[f64; 2]| within(left, x, right) && within(top, y, bottom);
+        let meets_name = |&[l, t, r, b]: &[f64; 4]| l < right && left < r && t < bottom && top < b;
+        !self.points.iter().any(meets_point) && !self.names.iter().any(meets_name)
+    }
 }

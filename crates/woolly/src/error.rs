@@ -9,6 +9,9 @@ pub enum Error {
     /// The file cannot be opened or is no valid GGUF file.
     #[error(transparent)]
     File(#[from] woolly_gguf::Error),
+    /// A file cannot be written: the disk is full, or the folder is absent or closed to this user.
+    #[error(transparent)]
+    Output(woolly_gguf::Error),
     /// The file is valid, but the model in it cannot be run.
     #[error(transparent)]
     Model(#[from] woolly_model::Error),
@@ -133,7 +136,7 @@ impl Error {
             Self::Model(error) => model_kind(error),
             Self::Text(error) => text_kind(error),
             Self::Engine(error) => engine_kind(error),
-            Self::Cpu(_) => ErrorKind::Device,
+            Self::Cpu(_) | Self::Output(_) => ErrorKind::Device,
             Self::Quantize(error) => error.kind(),
             Self::OutOfMemory { .. } => ErrorKind::OutOfMemory,
             Self::ContextTooLong { .. } | Self::TextTooShort { .. } | Self::Vocabulary { .. } => {
@@ -161,6 +164,7 @@ impl Error {
                 Some(format!("shorten the prompt, or load the model with a context above {n_prompt} tokens"))
             }
             Self::Quantize(error) => error.hint(),
+            Self::Output(_) => Some("free space there, or name a file in a folder that you may write to".to_owned()),
             Self::Engine(woolly_engine::Error::EmptyPrompt) => Some("give some text to continue".to_owned()),
             _ => kind_hint(self.kind()),
         }

@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use fixture::Fixture;
-use woolly::QuantType;
 use woolly::prelude::*;
+use woolly::quantize::{QuantizeOptions, quantize_in_memory};
+use woolly::{GGUFWriter, TensorType};
 
 /// Stands for the crate of this name, which the guide uses.
 mod num_cpus {
@@ -254,4 +255,64 @@ fn performance_monitoring() {
     }
     let of_engine = PerformanceMonitor::of(&engine);
     assert!(of_engine.snapshot().inference_time.is_zero(), "it counts from its start on");
+}
+
+/// Matrices of a Llama with 32 layers, as the guide's example has, in a file without a tokenizer.
+fn thirty_two_layers(path: &std::path::Path) -> GGUFLoader {
+    const WIDTH: usize = 256;
+    let mut file = GGUFWriter::new();
+    file.set("general.architecture", "llama").set("llama.block_count", 32_u32);
+    let weights: Vec<u8> = (0..WIDTH * WIDTH).flat_map(|i| ((i % 101) as f32 * 0.02 - 1.0).to_le_bytes()).collect();
+    let layers = (0..32).map(|layer| format!("blk.{layer}.attn_q.weight"));
+    for name in ["token_embd.weight".to_owned()].into_iter().chain(layers) {
+        file.tensor(&name, &[WIDTH as u64; 2], TensorType::F32, weights.clone());
+    }
+    file.write_file(path).expect("a writable folder");
+    GGUFLoader::open(path).expect("a valid file")
+}
+
+#[test]
+fn mixed_precision() {
+    let quant_config = QuantizationConfig {
+        // Keep critical layers in higher precision
+        layer_config: vec![
+            (0..4, QuantType::Q8_0),    // Early layers: Q8
+            (4..28, QuantType::Q4_K_M), // Middle layers: Q4
+            (28..32, QuantType::Q8_0),  // Final layers: Q8
+        ],
+        // Always keep embeddings in FP16
+        embeddings: QuantType::FP16,
+    };
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let input = thirty_two_layers(&dir.path().join("layers.gguf"));
+    let (output, _) = quantize_in_memory(&input, QuantizeOptions::new(quant_config)).expect("quantised");
+    let ty = |name: &str| output.tensor(name).expect("a tensor").ty();
+    assert_eq!(ty("token_embd.weight"), TensorType::F16);
+    for layer in 0..32 {
+        let expected = if (4..28).contains(&layer) { TensorType::Q4_K } else { TensorType::Q8_0 };
+        assert_eq!(ty(&format!("blk.{layer}.attn_q.weight")), expected, "layer {layer}");
+    }
+}
+
+#[test]
+fn dynamic_quantization() {
+    fn of_the_guide(loader: GGUFLoader) -> Result<(Model, Model, f64), woolly::Error> {
+        // Load FP16 model and quantize to Q4_K_M
+        let model = Model::from_gguf(&loader)?;
+        let quantized = model.quantize(QuantType::Q4_K_M)?;
+
+        // Benchmark quality loss
+        let perplexity_loss = benchmark_perplexity(&model, &quantized)?;
+        println!("Quality loss: {:.2}%", perplexity_loss * 100.0);
+        Ok((model, quantized, perplexity_loss))
+    }
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let loader = GGUFLoader::open(Fixture::default().write(dir.path())).expect("a valid file");
+    let (model, quantized, loss) = of_the_guide(loader).expect("a valid model");
+    // The successor of each letter is the next, whatever the type of the weights.
+    let answer = |model: &Model| model.generate_with("abc", GenerateOptions::new().greedy().max_tokens(5));
+    for model in [&model, &quantized] {
+        assert_eq!(answer(model).expect("an answer").text, fixture::successors("abc", 5));
+    }
+    assert!(loss.abs() < 0.5, "{loss}");
 }

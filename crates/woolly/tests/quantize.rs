@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use woolly::quantize::{
     Importance, ImportanceMatrix, Progress, QuantType, QuantizationConfig, QuantizeError, QuantizeOptions, Report,
-    Target, quantize,
+    Target, TensorReport, quantize,
 };
-use woolly::{CancelToken, Error, ErrorKind, GGUFLoader, GGUFWriter, TensorType as T, Value};
+use woolly::{CancelToken, Error, ErrorKind, GGUFLoader, GGUFWriter, TensorInfo, TensorType as T, Value};
 
 const ROW: usize = 256;
 const LAYERS: usize = 4;
@@ -312,7 +312,8 @@ fn outputs_are_neither_the_input_nor_replaced_unasked() {
     let exists = quantize(&input, &there, QuantizeOptions::new(QuantType::Q8_0)).expect_err("it exists");
     assert!(matches!(exists, Error::Quantize(QuantizeError::Exists { .. })), "{exists}");
     let nowhere = quantize(&input, bench.path("absent/x.gguf"), QuantizeOptions::new(QuantType::Q8_0));
-    assert!(nowhere.expect_err("no such folder").to_string().contains("absent"));
+    let nowhere = nowhere.expect_err("no such folder");
+    assert!(matches!(nowhere, Error::Output(_)) && nowhere.to_string().contains("absent"), "{nowhere}");
     assert_eq!(fs::read_to_string(&there).expect("readable"), "precious");
 }
 
@@ -322,7 +323,10 @@ fn a_dry_run_foresees_everything_and_touches_nothing() {
     let input = bench.plain();
     let dry = QuantizeOptions { dry_run: true, ..QuantizeOptions::new(QuantType::Q4_K_M) };
     let foreseen = quantize(&input, Path::new("/nowhere/at/all.gguf"), dry).expect("nothing is written");
-    let (_, report) = bench.run(&input, QuantizeOptions::new(QuantType::Q4_K_M));
+    let (output, report) = bench.run(&input, QuantizeOptions::new(QuantType::Q4_K_M));
+    let sizes = |(tensor, made): (&TensorReport, &TensorInfo)| (tensor.bytes_after, made.byte_len());
+    let sizes: Vec<(u64, u64)> = foreseen.tensors.iter().zip(output.tensors()).map(sizes).collect();
+    assert!(sizes.iter().all(|(foreseen, made)| foreseen == made), "{sizes:?}");
     assert_eq!((foreseen.tensors, foreseen.bytes_after), (report.tensors, report.bytes_after));
     assert_eq!(foreseen.file_bytes, None);
 }
@@ -345,6 +349,11 @@ fn progress_ends_with_everything_and_cancelling_leaves_nothing() {
     let token = cancel.clone();
     let on_progress: Box<dyn FnMut(&Progress<'_>)> = Box::new(move |_| token.cancel());
     let options = QuantizeOptions { on_progress: Some(on_progress), cancel, ..QuantizeOptions::new(QuantType::Q8_0) };
+    assert!(matches!(bench.refusal(&input, options), Error::Cancelled));
+    // Within a piece too: what is cancelled when the first share is taken is never encoded.
+    let cancel = CancelToken::new();
+    cancel.cancel();
+    let options = QuantizeOptions { cancel, ..QuantizeOptions::new(QuantType::Q8_0) };
     assert!(matches!(bench.refusal(&input, options), Error::Cancelled));
 }
 

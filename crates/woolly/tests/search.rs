@@ -2,8 +2,10 @@
 
 #![cfg(feature = "lamb")]
 
-use woolly::quantize::{FoundMix, QuantType, QuantizeOptions, SearchOptions, Target, quantize_in_memory};
-use woolly::{CompareOptions, GGUFLoader, Model, TensorType as T};
+use woolly::quantize::{
+    FoundMix, QuantType, QuantizeError, QuantizeOptions, SearchOptions, Target, quantize_in_memory,
+};
+use woolly::{CompareOptions, Error, GGUFLoader, Model, TensorType as T};
 
 const TEXT: &str = include_str!("../src/quantize/benchmark.txt");
 const WINDOW: usize = 128;
@@ -22,8 +24,12 @@ impl Lamb {
 
     /// The built-in file is quantised already; no larger one is at hand.
     fn search(&self, target: f64) -> Result<FoundMix, woolly::Error> {
+        self.search_among(&[T::Q8_0, T::Q4_K, T::Q2_K], target)
+    }
+
+    fn search_among(&self, types: &[T], target: f64) -> Result<FoundMix, woolly::Error> {
         let options = SearchOptions {
-            types: vec![T::Q8_0, T::Q4_K, T::Q2_K],
+            types: types.to_vec(),
             window: WINDOW,
             max_windows: WINDOWS,
             allow_requantize: true,
@@ -65,9 +71,13 @@ fn a_mix_within_the_divergence_is_smaller_than_one_type_for_all() {
 }
 
 #[test]
-fn a_divergence_that_no_type_reaches_is_refused() {
+fn what_is_no_divergence_or_out_of_reach_is_refused() {
     let lamb = Lamb::new();
     for target in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        assert!(lamb.search(target).is_err(), "{target} is no divergence");
+        let error = lamb.search(target).expect_err("it is no divergence");
+        assert!(matches!(&error, Error::Quantize(QuantizeError::NoDivergence { .. })), "{error}");
+        assert!(error.to_string().contains(&target.to_string()) && error.to_string().contains("above 0"), "{error}");
     }
+    let error = lamb.search_among(&[T::Q2_K], 1e-6).expect_err("two bits are not as close as this");
+    assert!(matches!(&error, Error::Quantize(QuantizeError::Target { least, .. }) if *least > 1e-6), "{error}");
 }

@@ -66,13 +66,11 @@ impl<'a> Conversion<'a> {
         let importance = self.importance.as_ref().map_or(Ok(None), |matrix| matrix.of(info));
         let importance = importance.map_err(|error| self.stop(error.into()))?;
         let rows =
-            Rows::of(info, to, self.level, importance.as_deref()).ok_or_else(|| self.stop(partial(info, to).into()))?;
+            Rows::of(self, info, to, importance.as_deref()).ok_or_else(|| self.stop(partial(info, to).into()))?;
         let mut converted = Vec::new();
         let piece_bytes = rows.per(PIECE) * rows.from_bytes;
         for (index, piece) in info.bytes().chunks(piece_bytes).enumerate() {
-            if self.cancel.is_cancelled() {
-                return Err(self.stop(Error::Cancelled));
-            }
+            self.go_on()?;
             let first = index * rows.per(PIECE);
             if rows.from == to {
                 rows.check(first, piece).map_err(|fault| self.stop(fault.of(info, to).into()))?;
@@ -81,6 +79,7 @@ impl<'a> Conversion<'a> {
                 converted.resize(piece.len() / rows.from_bytes * rows.to_bytes, 0);
                 let done = rows.convert(first, piece, &mut converted, self.threads);
                 done.map_err(|fault| self.stop(fault.of(info, to).into()))?;
+                self.go_on()?;
                 out.write_all(&converted)?;
             }
             if self.releases {
@@ -103,6 +102,11 @@ impl<'a> Conversion<'a> {
                 Err(self.failure().unwrap_or_else(unexpected))
             }
         }
+    }
+
+    /// Fails when the work is cancelled.
+    fn go_on(&self) -> io::Result<()> {
+        if self.cancel.is_cancelled() { Err(self.stop(Error::Cancelled)) } else { Ok(()) }
     }
 
     /// Remembers why; what the writer is told only ends it.
@@ -135,6 +139,8 @@ struct Rows<'a> {
     to_bytes: usize,
     /// The instructions to encode with.
     level: Level,
+    /// Looked at between shares: a piece of the slow types takes seconds.
+    cancel: &'a CancelToken,
     /// How much each column matters, `[matrices, elements]`.
     importance: Option<&'a [f32]>,
     /// Rows of a matrix.
@@ -152,12 +158,18 @@ struct Fault {
 type Shares<'a> = Mutex<std::iter::Enumerate<std::iter::Zip<Chunks<'a, u8>, ChunksMut<'a, u8>>>>;
 
 impl<'a> Rows<'a> {
-    fn of(info: &TensorInfo, to: TensorType, level: Level, importance: Option<&'a [f32]>) -> Option<Self> {
+    fn of(
+        conversion: &'a Conversion<'_>,
+        info: &TensorInfo,
+        to: TensorType,
+        importance: Option<&'a [f32]>,
+    ) -> Option<Self> {
         let elements = usize::try_from(*info.dims().first()?).ok().filter(|&elements| elements > 0)?;
         let per_matrix = usize::try_from(info.dims().get(1).copied().unwrap_or(1)).ok()?;
         let from = info.ty();
         let (from_bytes, to_bytes) = (from.row_bytes(elements)?, to.row_bytes(elements)?);
-        Some(Self { from, to, elements, from_bytes, to_bytes, level, importance, per_matrix })
+        let (level, cancel) = (conversion.level, &conversion.cancel);
+        Some(Self { from, to, elements, from_bytes, to_bytes, level, cancel, importance, per_matrix })
     }
 
     /// Rows that hold about `weights` weights, at least one.
@@ -181,10 +193,10 @@ impl<'a> Rows<'a> {
         fault.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
     }
 
-    /// Converts shares until none is left; of several faults the first in the tensor remains.
+    /// Converts shares until none is left or the work is cancelled; of several faults the first in the tensor remains.
     fn take_shares(&self, first: usize, shares: &Shares<'_>, fault: &Mutex<Option<Fault>>) {
         let mut values = Vec::new();
-        loop {
+        while !self.cancel.is_cancelled() {
             let next = shares.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((index, (blocks, out))) = next else { return };
             let row = first + index * self.per(SHARE);

@@ -101,6 +101,12 @@ pub enum QuantizeError {
     /// An importance matrix that knows none of the tensors.
     #[error("the importance matrix knows no tensor of this model")]
     ImportanceForeign,
+    /// A divergence that cannot be aimed at.
+    #[error("a divergence of {target} is none to search for: it must be a number above 0")]
+    NoDivergence {
+        /// The divergence asked for.
+        target: f64,
+    },
     /// A divergence that no mix keeps to.
     #[error("no mix stays within a divergence of {target}: the largest types come to {least:.6}")]
     Target {
@@ -169,6 +175,7 @@ impl QuantizeError {
                  (--without-imatrix)"
             }
             Self::Target { .. } => "allow more, such as 0.01, or choose from larger types",
+            Self::NoDivergence { .. } => "give a number of nats a token, such as 0.01, which is little",
             Self::DryRun => "report what `quantize` returns, or leave `dry_run` off",
             Self::ImportanceFile { .. } | Self::ImportanceSize { .. } | Self::ImportanceForeign => {
                 "make one of this very model: woolly imatrix -m MODEL -f TEXT -o imatrix.gguf"

@@ -133,7 +133,7 @@ impl ImportanceMatrix {
     /// Writes the matrix to `path` in the form that llama.cpp reads.
     ///
     /// # Errors
-    /// [`Error::File`] when writing fails; nothing is left behind then.
+    /// [`Error::Output`] when writing fails; nothing is left behind then.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let mut file = GGUFWriter::new();
         file.set("general.type", "imatrix").set("imatrix.datasets", Value::strings(&self.datasets));
@@ -144,8 +144,7 @@ impl ImportanceMatrix {
             file.tensor(&format!("{name}{SUMS}"), &dims, TensorType::F32, bytes(sums));
             file.tensor(&format!("{name}{COUNTS}"), &[1, matrices], TensorType::F32, bytes(counts));
         }
-        file.write_file(path)?;
-        Ok(())
+        file.write_file(path).map(drop).map_err(Error::Output)
     }
 
     /// Returns the importance of the columns of `tensor`, `[matrices, columns]`; `None` when the matrix does not know it.

@@ -161,7 +161,7 @@ impl fmt::Debug for QuantizeOptions<'_> {
 ///
 /// # Errors
 /// [`Error::Quantize`] for what makes no sense, before anything is written, and for weights that are not finite or too
-/// large; [`Error::File`] when reading or writing fails; [`Error::Cancelled`]. `output` is then as it was before.
+/// large; [`Error::Output`] when writing fails; [`Error::Cancelled`]. `output` is then as it was before.
 pub fn quantize(input: &GGUFLoader, output: impl AsRef<Path>, options: QuantizeOptions<'_>) -> Result<Report, Error> {
     let begun = Instant::now();
     let output = output.as_ref();
@@ -257,7 +257,7 @@ impl Place<'_> {
         };
         drop(writer);
         // What stopped the conversion says more than that writing did not succeed.
-        written.map_err(|error| conversion.failure().unwrap_or_else(|| error.into()))
+        written.map_err(|error| conversion.failure().unwrap_or(Error::Output(error)))
     }
 
     /// Refuses to replace the input, or what was not to be replaced.

@@ -118,12 +118,12 @@ impl Model {
     /// floats.
     ///
     /// # Errors
-    /// [`QuantizeError::Target`] when even the largest of the types exceed the target, or it is no divergence;
-    /// [`QuantizeError::Requantize`]; as [`Model::perplexity`].
+    /// [`QuantizeError::NoDivergence`] when the target is not a number above 0; [`QuantizeError::Target`] when even the
+    /// largest of the types exceed it; [`QuantizeError::Requantize`]; as [`Model::perplexity`].
     pub fn search_mix(&self, text: &str, mut options: SearchOptions<'_>) -> Result<FoundMix, Error> {
         let target = options.target;
         if !(target.is_finite() && target > 0.0) {
-            return Err(QuantizeError::Target { target, least: 0.0 }.into());
+            return Err(QuantizeError::NoDivergence { target }.into());
         }
         let on_progress = options.on_progress.take();
         let mut search = Search::new(self, text, &options, on_progress)?;
