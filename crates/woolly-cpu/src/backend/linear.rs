@@ -1,15 +1,15 @@
 //! Products of activations with weights: one fork-join for all weights of one input.
 //!
-//! Up to [`MAX_COLUMNS`] rows, with wide vectors or tiles up to sixteen, go through the matrix-vector kernels, which are bound by reading the
-//! weights: each thread begins with an equal share of their bytes. More rows go through the blocked product: threads take
-//! strips of weight rows one after the other.
+//! Up to [`MAX_COLUMNS`] rows, with wide vectors or tiles up to sixteen, on 256 bits fewer ([`vectors::many`]), go through
+//! the matrix-vector kernels, which are bound by reading the weights: each thread begins with an equal share of their
+//! bytes. More rows go through the blocked product: threads take strips of weight rows one after the other.
 
 use std::ops::Range;
 
 use woolly_tensor::{Activation, BackendError, Norm, Projection};
 
 use super::pieces::{Piece, Pieces};
-use super::vectors::Vectors;
+use super::vectors::{self, Vectors};
 use super::{Cpu, Lane, NormVector, norm_vector};
 use crate::buffer::SharedOut;
 use crate::isa::Level;
@@ -253,7 +253,10 @@ fn few_gated(
 
 /// Whether so few rows are multiplied with these weights that reading the weights is what takes time.
 fn are_few<'w>(cpu: &Cpu, rows: usize, mut weights: impl Iterator<Item = Rows<'w>>) -> bool {
-    rows <= MAX_COLUMNS || weights.all(|weight| Vectors::together(cpu.level, rows, &weight))
+    if rows <= MAX_COLUMNS {
+        return !weights.any(|weight| vectors::many(cpu.level, rows, &weight));
+    }
+    weights.all(|weight| Vectors::together(cpu.level, rows, &weight))
 }
 
 /// Normalises the operand if need be and prepares it for all weights.

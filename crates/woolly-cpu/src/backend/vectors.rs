@@ -9,7 +9,7 @@ use crate::isa::Level;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::gemm::avx512::{self, Tokens};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::gemm::{Form, Source};
+use crate::kernels::gemm::{self, Form, Source};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::gemv::tiles::{self, Columns};
 use crate::kernels::gemv::{Input, MAX_COLUMNS, Rows, gemv};
@@ -23,14 +23,30 @@ const FEWEST_ON_TILES: usize = 3;
 #[cfg(target_arch = "x86_64")]
 const FEWEST_ON_PANELS: usize = 3;
 
+/// The same on 256 bits for weights of more than four bits, whose products take up to twice as long there.
+#[cfg(target_arch = "x86_64")]
+const FEWEST_WIDE_ON_PANELS: usize = 5;
+
 /// Returns the number of vectors up to which each has the same results, to the last bit, in any company.
 pub(super) fn uniform(level: Level) -> usize {
     #[cfg(target_arch = "x86_64")]
-    if level >= Level::Avx512 {
+    if level >= Level::Avx2 {
         return FEWEST_ON_TILES.min(FEWEST_ON_PANELS) - 1;
     }
     let _ = level;
     MAX_COLUMNS
+}
+
+/// Returns whether the blocked product is faster for so many vectors, no more than [`MAX_COLUMNS`]; wider vectors have
+/// panels of their own.
+pub(super) fn many(level: Level, rows: usize, weight: &Rows<'_>) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if level >= Level::Avx2 && level < Level::Avx512 {
+        let fewest = if gemm::narrow(weight.ty) { FEWEST_ON_PANELS } else { FEWEST_WIDE_ON_PANELS };
+        return rows >= fewest && gemm::form(level, weight).is_some();
+    }
+    let _ = (level, rows, weight);
+    false
 }
 
 /// Up to [`MAX_COLUMNS`] vectors, or as many as tiles or panels take where all weights are multiplied on them.

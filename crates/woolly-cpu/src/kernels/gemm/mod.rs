@@ -9,6 +9,7 @@
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+mod lanes;
 mod pack;
 mod panel;
 mod tile;
@@ -16,10 +17,14 @@ mod unpack;
 
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use woolly_quant::TensorType;
+
 use crate::isa::Level;
 use crate::kernels::gemv::{self, Rows};
 use crate::kernels::simd::{self, TileKernel, TileSimd};
 
+use lanes::Ahead;
 pub(crate) use pack::{Packed, Source, TILE};
 pub(crate) use panel::Panel;
 use tile::{IntTile, SIGNED};
@@ -51,6 +56,12 @@ impl TileKernel for StripRows {
 pub(crate) fn form(level: Level, weight: &Rows<'_>) -> Option<Form> {
     let plain = level.min(Level::best()) == Level::Scalar || gemv::exact(weight);
     if plain { None } else { unpack::form(weight.ty) }
+}
+
+/// Returns whether weights of this type are bytes below 16, of which 256 bits multiply the most at a time.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn narrow(ty: TensorType) -> bool {
+    unpack::largest(ty) < 16
 }
 
 /// Computes `c[row][r] = weight[first + r] · x[row]` for the rows of `tiles`, as `form` says.
@@ -89,19 +100,23 @@ impl TileKernel for Product<'_> {
     #[inline(always)]
     fn run<S: TileSimd>(mut self, s: S) {
         let pieces = self.x.columns().div_ceil(PIECE);
+        let rows = self.x.rows().min(self.tiles.end * TILE) - self.tiles.start * TILE;
+        let steps = match self.form {
+            Some(_) => pieces * rows.div_ceil(S::INT_TILE),
+            None => pieces * self.tiles.len(),
+        };
+        let next = self.first + 2 * S::LANES..self.first + 4 * S::LANES;
+        let mut ahead = Ahead::strip(self.weight, next, steps);
         for piece in 0..pieces {
             let columns = PIECE.min(self.x.columns() - piece * PIECE);
-            let (ahead_row, ahead_piece) =
-                if piece + 1 < pieces { (self.first, piece + 1) } else { (self.first + 2 * S::LANES, 0) };
-            panel::prefetch(s, self.weight, ahead_row, ahead_piece);
             match self.form {
                 Some(form) => {
-                    self.panel.fill_integers(s, self.weight, form, self.first, piece);
-                    self.integers(s, form, piece, columns);
+                    self.panel.fill_integers(s, self.weight, self.first, piece);
+                    self.integers(s, form, piece, columns, &mut ahead);
                 }
                 None => {
                     self.panel.fill_floats(s, self.weight, self.first, piece);
-                    self.floats(s, piece, columns);
+                    self.floats(s, piece, columns, &mut ahead);
                 }
             }
         }
@@ -110,21 +125,21 @@ impl TileKernel for Product<'_> {
 
 impl Product<'_> {
     #[inline(always)]
-    fn integers<S: TileSimd>(&mut self, s: S, form: Form, piece: usize, columns: usize) {
+    fn integers<S: TileSimd>(&mut self, s: S, form: Form, piece: usize, columns: usize, ahead: &mut Ahead) {
         // Where the size of the weights does not matter, one kernel serves all.
         let largest = if S::NARROW_DOT { unpack::largest(self.weight.ty) } else { u8::MAX };
         match (form.group, form.minimum, largest) {
-            (16, true, ..16) => self.integer_tiles::<S, 4, true, 15>(s, form, piece, columns),
-            (16, true, _) => self.integer_tiles::<S, 4, true, 255>(s, form, piece, columns),
-            (16, false, ..64) => self.integer_tiles::<S, 4, false, 63>(s, form, piece, columns),
-            (16, false, _) => self.integer_tiles::<S, 4, false, 255>(s, form, piece, columns),
-            (_, true, ..16) => self.integer_tiles::<S, 8, true, 15>(s, form, piece, columns),
-            (_, true, ..32) => self.integer_tiles::<S, 8, true, 31>(s, form, piece, columns),
-            (_, true, _) => self.integer_tiles::<S, 8, true, 255>(s, form, piece, columns),
-            (_, false, ..16) => self.integer_tiles::<S, 8, false, 15>(s, form, piece, columns),
-            (_, false, ..32) => self.integer_tiles::<S, 8, false, 31>(s, form, piece, columns),
-            (_, false, _) if S::NARROW_DOT => self.integer_tiles::<S, 8, false, SIGNED>(s, form, piece, columns),
-            (_, false, _) => self.integer_tiles::<S, 8, false, 255>(s, form, piece, columns),
+            (16, true, ..16) => self.integer_tiles::<S, 4, true, 15>(s, form, piece, columns, ahead),
+            (16, true, _) => self.integer_tiles::<S, 4, true, 255>(s, form, piece, columns, ahead),
+            (16, false, ..64) => self.integer_tiles::<S, 4, false, 63>(s, form, piece, columns, ahead),
+            (16, false, _) => self.integer_tiles::<S, 4, false, 255>(s, form, piece, columns, ahead),
+            (_, true, ..16) => self.integer_tiles::<S, 8, true, 15>(s, form, piece, columns, ahead),
+            (_, true, ..32) => self.integer_tiles::<S, 8, true, 31>(s, form, piece, columns, ahead),
+            (_, true, _) => self.integer_tiles::<S, 8, true, 255>(s, form, piece, columns, ahead),
+            (_, false, ..16) => self.integer_tiles::<S, 8, false, 15>(s, form, piece, columns, ahead),
+            (_, false, ..32) => self.integer_tiles::<S, 8, false, 31>(s, form, piece, columns, ahead),
+            (_, false, _) if S::NARROW_DOT => self.integer_tiles::<S, 8, false, SIGNED>(s, form, piece, columns, ahead),
+            (_, false, _) => self.integer_tiles::<S, 8, false, 255>(s, form, piece, columns, ahead),
         }
     }
 
@@ -135,6 +150,7 @@ impl Product<'_> {
         form: Form,
         piece: usize,
         columns: usize,
+        ahead: &mut Ahead,
     ) {
         let x = self.x;
         let offsets = x.offsets(form.group, form.offset).expect("the caller prepared the activations");
@@ -150,16 +166,17 @@ impl Product<'_> {
             };
             let c = &mut self.c[index * (TILE * 2 * S::LANES)..][..TILE * 2 * S::LANES];
             let rows = x.rows() - tile * TILE;
-            tile::integers::<S, QUADS, MINIMUM, LARGEST>(s, self.panel, operands, groups, rows, c);
+            tile::integers::<S, QUADS, MINIMUM, LARGEST>(s, self.panel, operands, groups, rows, ahead, c);
         }
     }
 
     #[inline(always)]
-    fn floats<S: TileSimd>(&mut self, s: S, piece: usize, columns: usize) {
+    fn floats<S: TileSimd>(&mut self, s: S, piece: usize, columns: usize, ahead: &mut Ahead) {
         for (index, tile) in self.tiles.clone().enumerate() {
             let part = piece * self.x.tiles() + tile;
             let x = &self.x.floats[part * (PIECE * TILE)..][..PIECE * TILE];
             let c = &mut self.c[index * (TILE * 2 * S::LANES)..][..TILE * 2 * S::LANES];
+            ahead.step(s);
             tile::floats(s, self.panel, x, columns, self.x.rows() - tile * TILE, c);
         }
     }

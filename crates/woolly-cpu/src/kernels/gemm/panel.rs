@@ -3,12 +3,10 @@
 use woolly_quant::TensorType;
 use woolly_quant::half::bf16_to_f32;
 
-use super::unpack::{Form, PIECE, Piece, unpack};
+use super::lanes::{Pieces, Sink, Tail};
+use super::unpack::{PIECE, unpack};
 use crate::kernels::gemv::Rows;
 use crate::kernels::simd::{MAX_LANES, TileSimd};
-
-/// Elements of four bytes from one row of [`Piece`]s to the next.
-const PIECE_STRIDE: usize = size_of::<Piece>() / 4;
 
 /// Scratch of one thread for one piece of a strip; everything in it is overwritten before it is read.
 #[repr(C, align(64))]
@@ -21,10 +19,9 @@ pub(crate) struct Panel {
     pub(super) minimums: [f32; 16 * 2 * MAX_LANES],
     /// `[PIECE][2][LANES]`.
     pub(super) floats: [f32; PIECE * 2 * MAX_LANES],
-    /// One row of quants each.
-    pieces: [Piece; MAX_LANES],
     /// One row of values each.
     values: [[f32; PIECE]; MAX_LANES],
+    tail: Tail,
 }
 
 impl Panel {
@@ -35,44 +32,22 @@ impl Panel {
             scales: [0.0; _],
             minimums: [0.0; _],
             floats: [0.0; _],
-            pieces: [Piece::ZERO; _],
             values: [[0.0; PIECE]; _],
+            tail: Tail::ZERO,
         })
     }
 
     /// Unpacks columns `piece * PIECE..` of rows `first..first + 2 * LANES` as integers; missing rows become zeros.
     #[inline(always)]
-    pub(super) fn fill_integers<S: TileSimd>(
-        &mut self,
-        s: S,
-        weight: &Rows<'_>,
-        form: Form,
-        first: usize,
-        piece: usize,
-    ) {
-        let flip = if S::NARROW_DOT && form.offset == 128 { 0x80 } else { 0 };
+    pub(super) fn fill_integers<S: TileSimd>(&mut self, s: S, weight: &Rows<'_>, first: usize, piece: usize) {
+        let Rows { ty, columns, .. } = *weight;
+        let bytes = |columns: usize| columns / ty.block_elements() * ty.block_bytes();
+        let here = PIECE.min(columns - piece * PIECE);
+        let Self { quads, scales, minimums, tail, .. } = self;
         for half in 0..2 {
-            for lane in 0..S::LANES {
-                let to = &mut self.pieces[lane];
-                match row_piece(weight, first + half * S::LANES + lane, piece) {
-                    Some(blocks) => unpack(weight.ty, blocks, to),
-                    None => *to = Piece::ZERO,
-                }
-                if flip != 0 {
-                    to.bytes.iter_mut().for_each(|b| *b ^= flip);
-                }
-            }
-            let from = self.pieces.as_ptr().cast::<i32>();
-            let at = half * S::LANES;
-            // SAFETY: a piece is `PIECE / 4` quads, 16 scales and 16 minimums of four bytes each, in this order; the
-            // squares of LANES x LANES cover them exactly, in `LANES` pieces, and fill each array up to its end.
-            unsafe {
-                square(s, from, self.quads.as_mut_ptr().add(at), PIECE / 4);
-                square(s, from.add(PIECE / 4), self.scales.as_mut_ptr().cast::<i32>().add(at), 16);
-                if form.minimum {
-                    square(s, from.add(PIECE / 4 + 16), self.minimums.as_mut_ptr().cast::<i32>().add(at), 16);
-                }
-            }
+            let from = Pieces::new(s, weight, first + half * S::LANES, bytes(piece * PIECE), bytes(here), tail);
+            let mut to = Half { s, quads, scales, minimums, at: half * S::LANES };
+            unpack(s, ty, from, here / ty.block_elements(), &mut to);
         }
     }
 
@@ -99,15 +74,34 @@ impl Panel {
     }
 }
 
-/// Transposes `columns` columns of the pieces to rows of `2 * LANES`.
-///
-/// # Safety
-/// `from` is followed by `columns` elements in each of `LANES` pieces, and `to` has `columns` rows.
-#[inline(always)]
-unsafe fn square<S: TileSimd>(s: S, from: *const i32, to: *mut i32, columns: usize) {
-    for column in (0..columns).step_by(S::LANES) {
-        // SAFETY: passed on from the caller.
-        unsafe { s.transpose(from.add(column), PIECE_STRIDE, to.add(column * 2 * S::LANES), 2 * S::LANES) };
+/// One vector's half of a panel, to be filled.
+struct Half<'a, S> {
+    s: S,
+    quads: &'a mut [i32; PIECE / 4 * 2 * MAX_LANES],
+    scales: &'a mut [f32; 16 * 2 * MAX_LANES],
+    minimums: &'a mut [f32; 16 * 2 * MAX_LANES],
+    /// The half's elements are at this place of each pair of vectors.
+    at: usize,
+}
+
+impl<S: TileSimd> Sink<S> for Half<'_, S> {
+    #[inline(always)]
+    fn scale(&mut self, group: usize, scale: S::F) {
+        self.s.store(&mut self.scales[2 * group * S::LANES + self.at..], scale);
+    }
+
+    #[inline(always)]
+    fn minimum(&mut self, group: usize, minimum: S::F) {
+        self.s.store(&mut self.minimums[2 * group * S::LANES + self.at..], minimum);
+    }
+
+    #[inline(always)]
+    fn quads<const Q: usize>(&mut self, group: usize, quads: [S::I; Q]) {
+        let to = &mut self.quads[2 * group * Q * S::LANES..][..2 * Q * S::LANES];
+        for (pair, quad) in to.chunks_exact_mut(2 * S::LANES).zip(quads) {
+            // SAFETY: a pair of vectors is writable, of which this is one half.
+            unsafe { self.s.store_int_at(quad, pair[self.at..][..S::LANES].as_mut_ptr()) };
+        }
     }
 }
 
@@ -120,18 +114,6 @@ fn row_piece<'a>(weight: &Rows<'a>, row: usize, piece: usize) -> Option<&'a [u8]
     let end = (start + each).min(row_bytes);
     let row = weight.bytes.get(row.checked_mul(row_bytes)?..)?.get(..row_bytes)?;
     row.get(start..end)
-}
-
-/// Asks for the cache lines of one piece of the rows of a strip.
-#[inline(always)]
-pub(super) fn prefetch<S: TileSimd>(s: S, weight: &Rows<'_>, first: usize, piece: usize) {
-    for row in first..first + 2 * S::LANES {
-        if let Some(bytes) = row_piece(weight, row, piece) {
-            for offset in (0..bytes.len()).step_by(64) {
-                s.prefetch(bytes, offset);
-            }
-        }
-    }
 }
 
 /// Converts up to [`PIECE`] elements of any type to `f32` and fills up with zeros.

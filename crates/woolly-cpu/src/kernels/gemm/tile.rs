@@ -1,5 +1,6 @@
 //! The innermost loops: two vectors of weight rows times a few activation rows, over one piece of columns.
 
+use super::lanes::Ahead;
 use super::pack::TILE;
 use super::panel::Panel;
 use crate::kernels::simd::TileSimd;
@@ -27,12 +28,14 @@ pub(super) fn integers<S: TileSimd, const QUADS: usize, const MINIMUM: bool, con
     x: IntTile<'_>,
     groups: usize,
     rows: usize,
+    ahead: &mut Ahead,
     c: &mut [f32],
 ) {
     let per_scale = 8 / QUADS;
     assert!(groups * QUADS * 2 * S::LANES <= panel.quads.len() && groups * 2 * S::LANES <= panel.scales.len());
     assert!(groups * QUADS * TILE <= x.quads.len() && groups.div_ceil(per_scale) * TILE <= x.scales.len());
     assert!(groups * TILE <= x.start.len() && groups * TILE <= x.sums.len() && c.len() >= TILE * 2 * S::LANES);
+    ahead.step(s);
     // SAFETY: the assertions cover every element read and written, for all `TILE` rows.
     unsafe {
         if S::INT_TILE == TILE && rows > TILE / 2 {
@@ -41,6 +44,7 @@ pub(super) fn integers<S: TileSimd, const QUADS: usize, const MINIMUM: bool, con
         }
         int_tile::<S, { TILE / 2 }, QUADS, MINIMUM, LARGEST>(s, panel, x, groups, 0, c);
         if rows > TILE / 2 {
+            ahead.step(s);
             int_tile::<S, { TILE / 2 }, QUADS, MINIMUM, LARGEST>(s, panel, x, groups, TILE / 2, c);
         }
     }

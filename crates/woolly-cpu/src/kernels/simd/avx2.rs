@@ -99,6 +99,105 @@ impl<const VNNI: bool> TileSimd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn and(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm256_and_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm256_or_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm256_xor_si256(a, b) }
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: Self::I, by: u32) -> Self::I {
+        unsafe { _mm256_sll_epi32(a, _mm_cvtsi32_si128(by.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn shift_right(self, a: Self::I, by: u32) -> Self::I {
+        unsafe { _mm256_srl_epi32(a, _mm_cvtsi32_si128(by.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn shift_right_signed(self, a: Self::I, by: u32) -> Self::I {
+        unsafe { _mm256_sra_epi32(a, _mm_cvtsi32_si128(by.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn add_int(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub_int(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm256_sub_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub_bytes(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm256_sub_epi8(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_int(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm256_mullo_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], a: Self::I) -> Self::I {
+        unsafe {
+            let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+            _mm256_shuffle_epi8(table, a)
+        }
+    }
+
+    #[inline(always)]
+    fn bits_to_float(self, a: Self::I) -> Self::F {
+        unsafe { _mm256_castsi256_ps(a) }
+    }
+
+    #[inline(always)]
+    fn low_half(self, a: Self::I) -> Self::F {
+        unsafe {
+            // The low halves of both 128-bit lanes side by side.
+            let halves = _mm256_and_si256(a, _mm256_set1_epi32(0xffff));
+            let packed = _mm256_permute4x64_epi64::<0x08>(_mm256_packus_epi32(halves, halves));
+            _mm256_cvtph_ps(_mm256_castsi256_si128(packed))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_word_of_rows(self, start: *const u8, stride: usize) -> Self::I {
+        unsafe {
+            let word = |row: usize| start.add(row * stride).cast::<i32>().read_unaligned();
+            _mm256_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_four_of_rows(self, start: *const u8, stride: usize) -> [Self::I; 4] {
+        unsafe {
+            let load = |row: usize| _mm_loadu_si128(start.add(row * stride).cast());
+            // Row i and i + 4, then 4 x 4 transpositions in the lanes.
+            let two = |row: usize| _mm256_set_m128i(load(row + 4), load(row));
+            let (a, b, c, d) = (two(0), two(1), two(2), two(3));
+            let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+            let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+            [
+                _mm256_unpacklo_epi64(ab_low, cd_low),
+                _mm256_unpackhi_epi64(ab_low, cd_low),
+                _mm256_unpacklo_epi64(ab_high, cd_high),
+                _mm256_unpackhi_epi64(ab_high, cd_high),
+            ]
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_at(self, p: *const f32) -> __m256 {
         unsafe { _mm256_loadu_ps(p) }
     }
@@ -149,6 +248,11 @@ impl<const VNNI: bool> TileSimd for Avx2<VNNI> {
     #[inline(always)]
     fn prefetch_at(self, p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn prefetch_beyond_at(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
     #[inline(always)]

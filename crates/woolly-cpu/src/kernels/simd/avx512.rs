@@ -48,6 +48,111 @@ impl TileSimd for Avx512 {
     }
 
     #[inline(always)]
+    fn and(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm512_and_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn or(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm512_or_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm512_xor_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: Self::I, by: u32) -> Self::I {
+        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(by.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn shift_right(self, a: Self::I, by: u32) -> Self::I {
+        unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(by.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn shift_right_signed(self, a: Self::I, by: u32) -> Self::I {
+        unsafe { _mm512_sra_epi32(a, _mm_cvtsi32_si128(by.cast_signed())) }
+    }
+
+    #[inline(always)]
+    fn add_int(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub_int(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm512_sub_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub_bytes(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm512_sub_epi8(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_int(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { _mm512_mullo_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], a: Self::I) -> Self::I {
+        unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast())), a) }
+    }
+
+    #[inline(always)]
+    fn bits_to_float(self, a: Self::I) -> Self::F {
+        unsafe { _mm512_castsi512_ps(a) }
+    }
+
+    #[inline(always)]
+    fn low_half(self, a: Self::I) -> Self::F {
+        unsafe { _mm512_cvtph_ps(_mm512_cvtepi32_epi16(a)) }
+    }
+
+    // Distances in a gathering load are 32 bits: sixteen loads where they may be longer.
+    #[inline(always)]
+    unsafe fn load_word_of_rows(self, start: *const u8, stride: usize) -> Self::I {
+        unsafe {
+            if stride <= i32::MAX as usize / 16 {
+                let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+                let index = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride as i32));
+                return _mm512_i32gather_epi32::<1>(index, start.cast());
+            }
+            let mut words = [0_i32; 16];
+            for (row, word) in words.iter_mut().enumerate() {
+                *word = start.add(row * stride).cast::<i32>().read_unaligned();
+            }
+            _mm512_loadu_si512(words.as_ptr().cast())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_four_of_rows(self, start: *const u8, stride: usize) -> [Self::I; 4] {
+        unsafe {
+            let load = |row: usize| _mm_loadu_si128(start.add(row * stride).cast());
+            // Row i and every fourth after it, 128 bits each; then 4 x 4 transpositions in the lanes.
+            let four = |row: usize| {
+                let v = _mm512_castsi128_si512(load(row));
+                let v = _mm512_inserti32x4::<1>(v, load(row + 4));
+                let v = _mm512_inserti32x4::<2>(v, load(row + 8));
+                _mm512_inserti32x4::<3>(v, load(row + 12))
+            };
+            let (a, b, c, d) = (four(0), four(1), four(2), four(3));
+            let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+            let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+            [
+                _mm512_unpacklo_epi64(ab_low, cd_low),
+                _mm512_unpackhi_epi64(ab_low, cd_low),
+                _mm512_unpacklo_epi64(ab_high, cd_high),
+                _mm512_unpackhi_epi64(ab_high, cd_high),
+            ]
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_at(self, p: *const f32) -> __m512 {
         unsafe { _mm512_loadu_ps(p) }
     }
@@ -106,6 +211,11 @@ impl TileSimd for Avx512 {
     #[inline(always)]
     fn prefetch_at(self, p: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+    }
+
+    #[inline(always)]
+    fn prefetch_beyond_at(self, p: *const u8) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
 
     #[inline(always)]

@@ -43,6 +43,39 @@ pub(crate) trait TileSimd: Simd {
     /// Rounds to the nearest integer, ties to even.
     fn to_int(self, a: Self::F) -> Self::I;
 
+    fn and(self, a: Self::I, b: Self::I) -> Self::I;
+    fn or(self, a: Self::I, b: Self::I) -> Self::I;
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Shifts each element left; `by` is below 32, here and for the other shifts.
+    fn shift_left(self, a: Self::I, by: u32) -> Self::I;
+    /// Shifts zeros in.
+    fn shift_right(self, a: Self::I, by: u32) -> Self::I;
+    /// Shifts copies of the sign in.
+    fn shift_right_signed(self, a: Self::I, by: u32) -> Self::I;
+    fn add_int(self, a: Self::I, b: Self::I) -> Self::I;
+    fn sub_int(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Subtracts each of the four bytes of an element by itself.
+    fn sub_bytes(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Returns the low 32 bits of the products.
+    fn mul_int(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Replaces each byte, which is below 16, by the entry of `table` that it names.
+    fn look_up(self, table: &[u8; 16], a: Self::I) -> Self::I;
+    /// Returns the floats with these bits.
+    fn bits_to_float(self, a: Self::I) -> Self::F;
+    /// Widens the half-precision number in the low half of each element.
+    fn low_half(self, a: Self::I) -> Self::F;
+
+    /// Loads four bytes from each of [`Simd::LANES`] rows that are `stride` bytes apart.
+    ///
+    /// # Safety
+    /// All of them must be valid for reading.
+    unsafe fn load_word_of_rows(self, start: *const u8, stride: usize) -> Self::I;
+    /// Loads sixteen bytes from each of these rows: vector `i` holds bytes `4i..4i + 4` of all rows.
+    ///
+    /// # Safety
+    /// All of them must be valid for reading.
+    unsafe fn load_four_of_rows(self, start: *const u8, stride: usize) -> [Self::I; 4];
+
     /// # Safety
     /// `p` must be valid for reading a vector.
     unsafe fn load_at(self, p: *const f32) -> Self::F;
@@ -125,6 +158,8 @@ pub(crate) trait TileSimd: Simd {
 
     /// Asks for the cache line at `p`, which may be any address.
     fn prefetch_at(self, p: *const u8);
+    /// As [`prefetch_at`](Self::prefetch_at), into the second level of the cache where that can be said.
+    fn prefetch_beyond_at(self, p: *const u8);
 
     /// Transposes a square of `LANES x LANES` 32-bit elements.
     ///

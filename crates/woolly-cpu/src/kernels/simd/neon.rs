@@ -53,6 +53,101 @@ impl<const DOT: bool> TileSimd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn and(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { [vandq_s32(a[0], b[0]), vandq_s32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn or(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { [vorrq_s32(a[0], b[0]), vorrq_s32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { [veorq_s32(a[0], b[0]), veorq_s32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: Self::I, by: u32) -> Self::I {
+        unsafe { a.map(|a| vshlq_s32(a, vdupq_n_s32(by.cast_signed()))) }
+    }
+
+    #[inline(always)]
+    fn shift_right(self, a: Self::I, by: u32) -> Self::I {
+        unsafe {
+            let right = vdupq_n_s32(-by.cast_signed());
+            a.map(|a| vreinterpretq_s32_u32(vshlq_u32(vreinterpretq_u32_s32(a), right)))
+        }
+    }
+
+    #[inline(always)]
+    fn shift_right_signed(self, a: Self::I, by: u32) -> Self::I {
+        unsafe { a.map(|a| vshlq_s32(a, vdupq_n_s32(-by.cast_signed()))) }
+    }
+
+    #[inline(always)]
+    fn add_int(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { [vaddq_s32(a[0], b[0]), vaddq_s32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn sub_int(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { [vsubq_s32(a[0], b[0]), vsubq_s32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn sub_bytes(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe {
+            let one = |a, b| vreinterpretq_s32_s8(vsubq_s8(vreinterpretq_s8_s32(a), vreinterpretq_s8_s32(b)));
+            [one(a[0], b[0]), one(a[1], b[1])]
+        }
+    }
+
+    #[inline(always)]
+    fn mul_int(self, a: Self::I, b: Self::I) -> Self::I {
+        unsafe { [vmulq_s32(a[0], b[0]), vmulq_s32(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], a: Self::I) -> Self::I {
+        unsafe {
+            let table = vld1q_u8(table.as_ptr());
+            a.map(|a| vreinterpretq_s32_u8(vqtbl1q_u8(table, vreinterpretq_u8_s32(a))))
+        }
+    }
+
+    #[inline(always)]
+    fn bits_to_float(self, a: Self::I) -> Self::F {
+        unsafe { a.map(|a| vreinterpretq_f32_s32(a)) }
+    }
+
+    #[inline(always)]
+    fn low_half(self, a: Self::I) -> Self::F {
+        unsafe { a.map(|a| widen_half(vmovn_u32(vreinterpretq_u32_s32(a)))) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_word_of_rows(self, start: *const u8, stride: usize) -> Self::I {
+        unsafe {
+            let mut words = [0_i32; 8];
+            for (row, word) in words.iter_mut().enumerate() {
+                *word = start.add(row * stride).cast::<i32>().read_unaligned();
+            }
+            self.load_int_at(words.as_ptr())
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_four_of_rows(self, start: *const u8, stride: usize) -> [Self::I; 4] {
+        unsafe {
+            let load = |row: usize| vreinterpretq_s32_u8(vld1q_u8(start.add(row * stride)));
+            let low = four_by_four([load(0), load(1), load(2), load(3)]);
+            let high = four_by_four([load(4), load(5), load(6), load(7)]);
+            [[low[0], high[0]], [low[1], high[1]], [low[2], high[2]], [low[3], high[3]]]
+        }
+    }
+
+    #[inline(always)]
     unsafe fn load_at(self, p: *const f32) -> Self::F {
         unsafe { [vld1q_f32(p), vld1q_f32(p.add(4))] }
     }
@@ -114,20 +209,33 @@ impl<const DOT: bool> TileSimd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn prefetch_beyond_at(self, p: *const u8) {
+        prefetch_neon(p);
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, from: *const i32, from_stride: usize, to: *mut i32, to_stride: usize) {
         unsafe {
             // Four squares of four by four.
             for (row, column) in [(0, 0), (0, 4), (4, 0), (4, 4)] {
                 let line = |i: usize| vld1q_s32(from.add((row + i) * from_stride + column));
-                let (a, b, c, d) = (line(0), line(1), line(2), line(3));
-                let pairs = [vtrn1q_s32(a, b), vtrn2q_s32(a, b), vtrn1q_s32(c, d), vtrn2q_s32(c, d)];
-                let [ab, ab_odd, cd, cd_odd] = pairs.map(|x| vreinterpretq_s64_s32(x));
-                let lines =
-                    [vtrn1q_s64(ab, cd), vtrn1q_s64(ab_odd, cd_odd), vtrn2q_s64(ab, cd), vtrn2q_s64(ab_odd, cd_odd)];
+                let lines = four_by_four([line(0), line(1), line(2), line(3)]);
                 for (i, line) in lines.into_iter().enumerate() {
-                    vst1q_s32(to.add((column + i) * to_stride + row), vreinterpretq_s32_s64(line));
+                    vst1q_s32(to.add((column + i) * to_stride + row), line);
                 }
             }
         }
+    }
+}
+
+/// Transposes a square of 4 x 4.
+#[inline(always)]
+fn four_by_four([a, b, c, d]: [int32x4_t; 4]) -> [int32x4_t; 4] {
+    // SAFETY: NEON is part of the target.
+    unsafe {
+        let pairs = [vtrn1q_s32(a, b), vtrn2q_s32(a, b), vtrn1q_s32(c, d), vtrn2q_s32(c, d)];
+        let [ab, ab_odd, cd, cd_odd] = pairs.map(|x| vreinterpretq_s64_s32(x));
+        let lines = [vtrn1q_s64(ab, cd), vtrn1q_s64(ab_odd, cd_odd), vtrn2q_s64(ab, cd), vtrn2q_s64(ab_odd, cd_odd)];
+        lines.map(|line| vreinterpretq_s32_s64(line))
     }
 }

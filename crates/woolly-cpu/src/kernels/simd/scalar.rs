@@ -49,6 +49,86 @@ impl TileSimd for Scalar {
     }
 
     #[inline(always)]
+    fn and(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i] & b[i])
+    }
+
+    #[inline(always)]
+    fn or(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i] | b[i])
+    }
+
+    #[inline(always)]
+    fn xor(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i] ^ b[i])
+    }
+
+    #[inline(always)]
+    fn shift_left(self, a: Self::I, by: u32) -> Self::I {
+        a.map(|a| a << by)
+    }
+
+    #[inline(always)]
+    fn shift_right(self, a: Self::I, by: u32) -> Self::I {
+        a.map(|a| (a.cast_unsigned() >> by).cast_signed())
+    }
+
+    #[inline(always)]
+    fn shift_right_signed(self, a: Self::I, by: u32) -> Self::I {
+        a.map(|a| a >> by)
+    }
+
+    #[inline(always)]
+    fn add_int(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i].wrapping_add(b[i]))
+    }
+
+    #[inline(always)]
+    fn sub_int(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i].wrapping_sub(b[i]))
+    }
+
+    #[inline(always)]
+    fn sub_bytes(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| {
+            let (a, b) = (a[i].to_ne_bytes(), b[i].to_ne_bytes());
+            i32::from_ne_bytes(std::array::from_fn(|j| a[j].wrapping_sub(b[j])))
+        })
+    }
+
+    #[inline(always)]
+    fn mul_int(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i].wrapping_mul(b[i]))
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: &[u8; 16], a: Self::I) -> Self::I {
+        a.map(|a| i32::from_ne_bytes(a.to_ne_bytes().map(|byte| table[usize::from(byte & 15)])))
+    }
+
+    #[inline(always)]
+    fn bits_to_float(self, a: Self::I) -> Self::F {
+        a.map(|a| f32::from_bits(a.cast_unsigned()))
+    }
+
+    #[inline(always)]
+    fn low_half(self, a: Self::I) -> Self::F {
+        a.map(|a| f16_to_f32(a as u16))
+    }
+
+    #[inline(always)]
+    unsafe fn load_word_of_rows(self, start: *const u8, stride: usize) -> Self::I {
+        // SAFETY: the caller vouches for four bytes of each row.
+        std::array::from_fn(|row| unsafe { start.add(row * stride).cast::<i32>().read_unaligned() })
+    }
+
+    #[inline(always)]
+    unsafe fn load_four_of_rows(self, start: *const u8, stride: usize) -> [Self::I; 4] {
+        // SAFETY: the caller vouches for sixteen bytes of each row.
+        std::array::from_fn(|word| unsafe { self.load_word_of_rows(start.add(4 * word), stride) })
+    }
+
+    #[inline(always)]
     unsafe fn load_at(self, p: *const f32) -> Self::F {
         // SAFETY: the caller vouches for a vector at `p`.
         unsafe { p.cast::<Self::F>().read_unaligned() }
@@ -98,6 +178,9 @@ impl TileSimd for Scalar {
 
     #[inline(always)]
     fn prefetch_at(self, _: *const u8) {}
+
+    #[inline(always)]
+    fn prefetch_beyond_at(self, _: *const u8) {}
 
     #[inline(always)]
     unsafe fn transpose(self, from: *const i32, from_stride: usize, to: *mut i32, to_stride: usize) {

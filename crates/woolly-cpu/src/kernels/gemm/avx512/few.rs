@@ -9,11 +9,11 @@ use std::ops::Range;
 
 use woolly_quant::TensorType;
 
-use super::super::unpack::{Form, PIECE};
-use super::panel::{Ahead, Block, LANES, Pieces, ROWS, Sink, Tail};
+use super::super::lanes::{Ahead, Block, Pieces, Sink, Tail};
+use super::super::unpack::{self, Form, PIECE};
+use super::panel::{LANES, ROWS};
 use super::tile::MAGIC;
 use super::tokens::{Part, TILE, Tokens};
-use super::unpack;
 use crate::buffer::SharedOut;
 use crate::isa::Avx512;
 use crate::kernels::gemv::Rows;
@@ -30,7 +30,7 @@ trait Format {
     ///
     /// # Safety
     /// The processor has the instructions, and the block the bytes of its type.
-    unsafe fn unpack(block: Block<'_>, b: usize, to: &mut impl Sink);
+    unsafe fn unpack(simd: Avx512, block: Block<'_>, b: usize, to: &mut impl Sink<Avx512>);
 }
 
 /// Runs `$body` with `$format` naming the [`Format`] of a type: the list of types that are multiplied here.
@@ -63,7 +63,7 @@ macro_rules! with_format {
 }
 
 macro_rules! formats {
-    ($($name:ident: $ty:ident, $minimum:literal, ($block:ident, $b:ident, $to:ident) => $unpack:expr;)+) => { $(
+    ($($name:ident: $ty:ident, $minimum:literal, ($simd:ident, $block:ident, $b:ident, $to:ident) => $unpack:expr;)+) => { $(
         struct $name;
 
         impl Format for $name {
@@ -71,7 +71,7 @@ macro_rules! formats {
             const MINIMUM: bool = $minimum;
 
             #[inline(always)]
-            unsafe fn unpack($block: Block<'_>, $b: usize, $to: &mut impl Sink) {
+            unsafe fn unpack($simd: Avx512, $block: Block<'_>, $b: usize, $to: &mut impl Sink<Avx512>) {
                 // SAFETY: passed on from the caller.
                 unsafe { $unpack }
             }
@@ -80,11 +80,11 @@ macro_rules! formats {
 }
 
 formats! {
-    Q40: Q4_0, false, (block, b, to) => unpack::q4_0(block, b, to);
-    Q80: Q8_0, false, (block, b, to) => unpack::q8_0(block, b, to);
-    Q4K: Q4_K, true, (block, _b, to) => unpack::q4_k(block, to);
-    Q5K: Q5_K, true, (block, _b, to) => unpack::q5_k(block, to);
-    Q6K: Q6_K, false, (block, _b, to) => unpack::q6_k(block, to);
+    Q40: Q4_0, false, (s, block, b, to) => unpack::q4_0(s, block, b, to);
+    Q80: Q8_0, false, (s, block, b, to) => unpack::q8_0(s, block, b, to);
+    Q4K: Q4_K, true, (s, block, _b, to) => unpack::q4_k(s, block, to);
+    Q5K: Q5_K, true, (s, block, _b, to) => unpack::q5_k(s, block, to);
+    Q6K: Q6_K, false, (s, block, _b, to) => unpack::q6_k(s, block, to);
 }
 
 /// Whether products of so many tokens with weights of this type are computed here.
@@ -102,12 +102,12 @@ pub(super) fn multiply(
     out_stride: usize,
 ) {
     assert!(weight.columns == x.columns() && range.end <= weight.rows);
-    let product = Product { weight, form, range, x, out, out_stride };
-    let _: Avx512 = simd;
+    let product = Product { simd, weight, form, range, x, out, out_stride };
     with_format!(weight.ty, F => product.sized::<F>(), _ => unreachable!("`takes` was asked"));
 }
 
 struct Product<'a> {
+    simd: Avx512,
     weight: &'a Rows<'a>,
     form: Form,
     range: Range<usize>,
@@ -153,19 +153,28 @@ impl Product<'_> {
         for piece in 0..columns.div_ceil(PIECE) {
             let blocks = PIECE.min(columns - piece * PIECE) / elements;
             let (column, len) = (piece * (PIECE / elements * size), blocks * size);
-            let a = Pieces::new(self.weight, first, column, len, tail_a);
-            let b = Pieces::new(self.weight, first + LANES, column, len, tail_b);
+            let a = Pieces::new(self.simd, self.weight, first, column, len, tail_a);
+            let b = Pieces::new(self.simd, self.weight, first + LANES, column, len, tail_b);
             let (parts, extras) = self.x.piece(self.form, piece);
             let (parts, extras) = ([&parts[0], &parts[last]], [&extras[..each], &extras[last * each..]]);
             for block in 0..blocks {
-                let mut to = Storing { stored, ahead: &mut ahead };
+                let mut to = Storing { simd: self.simd, stored, ahead: &mut ahead };
                 // SAFETY: this function has the instructions, and the piece so many blocks.
-                unsafe { F::unpack(a.block(block * size, size), block, &mut to) };
+                unsafe { F::unpack(self.simd, a.block(block * size, size), block, &mut to) };
             }
             for block in 0..blocks {
-                let mut to = Both::<F, N> { stored, head, parts, extras, sums, ahead: &mut ahead, format: PhantomData };
+                let mut to = Both::<F, N> {
+                    simd: self.simd,
+                    stored,
+                    head,
+                    parts,
+                    extras,
+                    sums,
+                    ahead: &mut ahead,
+                    format: PhantomData,
+                };
                 // SAFETY: as above.
-                unsafe { F::unpack(b.block(block * size, size), block, &mut to) };
+                unsafe { F::unpack(self.simd, b.block(block * size, size), block, &mut to) };
             }
         }
     }
@@ -216,7 +225,7 @@ impl Scratch {
     };
 }
 
-impl Sink for Head {
+impl Sink<Avx512> for Head {
     #[inline(always)]
     fn scale(&mut self, group: usize, scale: __m512) {
         // SAFETY: the caller has the instructions; sixteen floats are writable.
@@ -235,11 +244,12 @@ impl Sink for Head {
 
 /// Writes what is unpacked to the L1 cache.
 struct Storing<'a> {
+    simd: Avx512,
     stored: &'a mut Stored,
     ahead: &'a mut Ahead,
 }
 
-impl Sink for Storing<'_> {
+impl Sink<Avx512> for Storing<'_> {
     #[inline(always)]
     fn scale(&mut self, group: usize, scale: __m512) {
         self.stored.head.scale(group, scale);
@@ -252,8 +262,7 @@ impl Sink for Storing<'_> {
 
     #[inline(always)]
     fn quads<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]) {
-        // SAFETY: the caller has the instructions.
-        unsafe { self.ahead.step() };
+        self.ahead.step(self.simd);
         for (to, quad) in self.stored.quads[group * Q..(group + 1) * Q].iter_mut().zip(quads) {
             // SAFETY: the caller has the instructions; sixteen integers are writable.
             unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), quad) }
@@ -264,6 +273,7 @@ impl Sink for Storing<'_> {
 /// Multiplies what is unpacked, and what is stored of the other half, with `N` tokens of two tiles, the second of which
 /// may be the first again.
 struct Both<'a, F, const N: usize> {
+    simd: Avx512,
     stored: &'a Stored,
     head: &'a mut Head,
     parts: [&'a Part; 2],
@@ -274,7 +284,7 @@ struct Both<'a, F, const N: usize> {
     format: PhantomData<F>,
 }
 
-impl<F: Format, const N: usize> Sink for Both<'_, F, N> {
+impl<F: Format, const N: usize> Sink<Avx512> for Both<'_, F, N> {
     #[inline(always)]
     fn scale(&mut self, group: usize, scale: __m512) {
         self.head.scale(group, scale);
@@ -287,8 +297,7 @@ impl<F: Format, const N: usize> Sink for Both<'_, F, N> {
 
     #[inline(always)]
     fn quads<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]) {
-        // SAFETY: the caller has the instructions.
-        unsafe { self.ahead.step() };
+        self.ahead.step(self.simd);
         // Products of six tokens for both halves are as many as there are registers for.
         match N {
             2 => self.tokens::<2, Q>(0, group, quads),

@@ -10,17 +10,17 @@ mod panel;
 mod tests;
 mod tile;
 mod tokens;
-mod unpack;
 
 use std::ops::Range;
 
-use super::unpack::PIECE;
+use super::lanes::{Ahead, Pieces, Tail};
+use super::unpack::{PIECE, unpack};
 use super::{Form, form};
 use crate::buffer::SharedOut;
 use crate::isa::{Avx512, Level};
 use crate::kernels::gemv::Rows;
 pub(crate) use panel::ROWS;
-use panel::{Ahead, Half, LANES, Panel, Pieces, Tail};
+use panel::{Half, LANES, Panel};
 use tile::Operands;
 pub(crate) use tokens::{TILE, Tokens};
 
@@ -39,9 +39,7 @@ pub(crate) fn takes(level: Level, weight: &Rows<'_>) -> Option<(Avx512, Form)> {
     if level < Level::Avx512 {
         return None;
     }
-    // Gathering reads from sixteen rows by distances of 32 bits.
-    let near = weight.bytes.len() / weight.rows.max(1) <= i32::MAX as usize / LANES;
-    let form = form(level, weight).filter(|_| near && weight.rows > 0)?;
+    let form = form(level, weight).filter(|_| weight.rows > 0)?;
     Some((Avx512::new()?, form))
 }
 
@@ -80,8 +78,7 @@ pub(crate) fn product(
     let width = c.len() / (tiles.len() * TILE).max(1);
     assert!(c.len() == tiles.len() * TILE * width && width.is_multiple_of(ROWS), "product: a result of other size");
     c.fill(0.0);
-    let product = Product { weight, form, first, x, tiles, width };
-    let _: Avx512 = simd;
+    let product = Product { simd, weight, form, first, x, tiles, width };
     // SAFETY: `simd` proves the instructions.
     unsafe { product.run(scratch, c) };
 }
@@ -118,6 +115,7 @@ pub(crate) fn multiply(
 }
 
 struct Product<'a> {
+    simd: Avx512,
     weight: &'a Rows<'a>,
     form: Form,
     first: usize,
@@ -175,9 +173,15 @@ impl Product<'_> {
         let first = self.first + panel * ROWS;
         let here = PIECE.min(columns - piece * PIECE);
         for half in 0..2 {
-            let from =
-                Pieces::new(self.weight, first + half * LANES, self.bytes(piece * PIECE), self.bytes(here), tail);
-            unpack::unpack(ty, from, here / ty.block_elements(), &mut Half { panel: to, half });
+            let from = Pieces::new(
+                self.simd,
+                self.weight,
+                first + half * LANES,
+                self.bytes(piece * PIECE),
+                self.bytes(here),
+                tail,
+            );
+            unpack(self.simd, ty, from, here / ty.block_elements(), &mut Half { panel: to, half });
         }
     }
 
@@ -210,10 +214,10 @@ impl Product<'_> {
         // SAFETY: passed on from the caller.
         unsafe {
             match (self.form.group, self.form.minimum) {
-                (16, true) => sized::<4, true>(panel, x, tokens, ahead, c, self.width),
-                (16, false) => sized::<4, false>(panel, x, tokens, ahead, c, self.width),
-                (_, true) => sized::<8, true>(panel, x, tokens, ahead, c, self.width),
-                (_, false) => sized::<8, false>(panel, x, tokens, ahead, c, self.width),
+                (16, true) => sized::<4, true>(self.simd, panel, x, tokens, ahead, c, self.width),
+                (16, false) => sized::<4, false>(self.simd, panel, x, tokens, ahead, c, self.width),
+                (_, true) => sized::<8, true>(self.simd, panel, x, tokens, ahead, c, self.width),
+                (_, false) => sized::<8, false>(self.simd, panel, x, tokens, ahead, c, self.width),
             }
         }
     }
@@ -224,6 +228,7 @@ impl Product<'_> {
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn sized<const QUADS: usize, const MINIMUM: bool>(
+    simd: Avx512,
     panel: &Panel,
     x: Operands<'_>,
     tokens: usize,
@@ -234,9 +239,9 @@ unsafe fn sized<const QUADS: usize, const MINIMUM: bool>(
     // SAFETY: passed on from the caller.
     unsafe {
         match tokens {
-            ..=2 => tile::tile::<2, QUADS, MINIMUM>(panel, x, ahead, c, stride),
-            3 | 4 => tile::tile::<4, QUADS, MINIMUM>(panel, x, ahead, c, stride),
-            _ => tile::tile::<TILE, QUADS, MINIMUM>(panel, x, ahead, c, stride),
+            ..=2 => tile::tile::<2, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
+            3 | 4 => tile::tile::<4, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
+            _ => tile::tile::<TILE, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
         }
     }
 }

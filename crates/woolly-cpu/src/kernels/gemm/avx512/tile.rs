@@ -7,8 +7,10 @@
 
 use std::arch::x86_64::*;
 
-use super::panel::{Ahead, LANES, Panel};
+use super::super::lanes::Ahead;
+use super::panel::{LANES, Panel};
 use super::tokens::{Part, TILE};
+use crate::isa::Avx512;
 
 /// 1.5 · 2^23: floats from 2^23 to 2^24 are the integers. Sums stay below 2^22: 32 products of 255 and 127 are 2^20.
 pub(super) const MAGIC: f32 = 12_582_912.0;
@@ -29,6 +31,7 @@ pub(super) struct Operands<'a> {
 /// `c` is valid for `N` rows of two vectors.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: bool>(
+    simd: Avx512,
     panel: &Panel,
     x: Operands<'_>,
     ahead: &mut Ahead,
@@ -48,7 +51,7 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
             let next = (&raw const *x.part).wrapping_add(1).cast::<i8>();
             _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add((group * QUADS / 2 + line) * 64));
         }
-        ahead.step();
+        ahead.step(simd);
         let mut products = [[_mm512_set1_epi32(MAGIC.to_bits().cast_signed()); 2]; N];
         if !MINIMUM {
             for (products, start) in products.iter_mut().zip(extra) {

@@ -1,0 +1,176 @@
+//! Weight rows side by side, one in each lane of a vector, from the first load on; and asking for them ahead.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use super::unpack::PIECE;
+use crate::kernels::gemv::Rows;
+use crate::kernels::simd::{MAX_LANES, TileSimd};
+
+/// Takes what blocks are unpacked to, a lane a row: scales before the quants of their groups.
+///
+/// Methods are to be inlined into functions with the instructions of `S`.
+pub(super) trait Sink<S: TileSimd> {
+    fn scale(&mut self, group: usize, scale: S::F);
+    fn minimum(&mut self, group: usize, minimum: S::F);
+    /// Takes the quants of a group, eight words of four where it has 32 columns, or four.
+    fn quads<const Q: usize>(&mut self, group: usize, quads: [S::I; Q]);
+}
+
+/// Copies of the last rows of a matrix, with zeros for the rows that would follow.
+#[repr(align(64))]
+pub(super) struct Tail([[u8; MOST_BYTES]; MAX_LANES]);
+
+/// Bytes of the largest piece, that of Q8_0.
+const MOST_BYTES: usize = PIECE / 32 * 34;
+
+impl Tail {
+    pub(super) const ZERO: Self = Self([[0; MOST_BYTES]; MAX_LANES]);
+
+    #[cold]
+    fn copy(&mut self, w: &Rows<'_>, first: usize, column: usize, len: usize) {
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        for (lane, copy) in self.0.iter_mut().enumerate() {
+            match first + lane {
+                row if row < w.rows => copy[..len].copy_from_slice(&w.bytes[row * row_bytes + column..][..len]),
+                _ => copy.fill(0),
+            }
+        }
+    }
+}
+
+/// A piece of as many rows as there are lanes.
+#[derive(Clone, Copy)]
+pub(super) struct Pieces<'a> {
+    /// Of the first row.
+    start: *const u8,
+    /// Bytes from one row to the next.
+    stride: usize,
+    /// Bytes of each row.
+    len: usize,
+    rows: PhantomData<&'a [u8]>,
+}
+
+impl<'a> Pieces<'a> {
+    /// Returns bytes `column..column + len` of the rows from `first` on; rows that do not exist are zeros.
+    #[inline(always)]
+    pub(super) fn new<S: TileSimd>(
+        _: S,
+        w: &Rows<'a>,
+        first: usize,
+        column: usize,
+        len: usize,
+        tail: &'a mut Tail,
+    ) -> Self {
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        assert!(column + len <= row_bytes && len <= MOST_BYTES, "a piece beyond the end of its row");
+        if first + S::LANES <= w.rows {
+            let start = w.bytes[first * row_bytes + column..].as_ptr();
+            return Self { start, stride: row_bytes, len, rows: PhantomData };
+        }
+        tail.copy(w, first, column, len);
+        Self { start: tail.0.as_ptr().cast(), stride: MOST_BYTES, len, rows: PhantomData }
+    }
+
+    /// Returns the blocks of `len` bytes that are `by` bytes into the pieces.
+    #[inline(always)]
+    pub(super) fn block(self, by: usize, len: usize) -> Block<'a> {
+        assert!(by + len <= self.len, "a block beyond the end of its piece");
+        Block(Self { start: self.start.wrapping_add(by), len, ..self })
+    }
+}
+
+/// A block in each of the rows, all of whose bytes exist.
+#[derive(Clone, Copy)]
+pub(super) struct Block<'a>(Pieces<'a>);
+
+impl Block<'_> {
+    /// Returns bytes `by..by + 16` of the rows, four in each vector: vector `i` holds bytes `by + 4i..` of all rows.
+    ///
+    /// # Safety
+    /// The block has these bytes.
+    #[inline(always)]
+    pub(super) unsafe fn sixteen<S: TileSimd>(self, s: S, by: usize) -> [S::I; 4] {
+        debug_assert!(by + 16 <= self.0.len);
+        // SAFETY: the bytes exist: the caller vouches for the block's, `Pieces` for the block in all rows.
+        unsafe { s.load_four_of_rows(self.0.start.add(by), self.0.stride) }
+    }
+
+    /// Returns bytes `by..by + 32` of the rows, as [`sixteen`](Self::sixteen) does.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    pub(super) unsafe fn thirty_two<S: TileSimd>(self, s: S, by: usize) -> [S::I; 8] {
+        // SAFETY: passed on from the caller.
+        let ([a, b, c, d], [e, f, g, h]) = unsafe { (self.sixteen(s, by), self.sixteen(s, by + 16)) };
+        [a, b, c, d, e, f, g, h]
+    }
+
+    /// Returns bytes `by..by + 4` of the rows.
+    ///
+    /// # Safety
+    /// The block has these bytes.
+    #[inline(always)]
+    pub(super) unsafe fn word<S: TileSimd>(self, s: S, by: usize) -> S::I {
+        debug_assert!(by + 4 <= self.0.len);
+        // SAFETY: as in `sixteen`.
+        unsafe { s.load_word_of_rows(self.0.start.add(by), self.0.stride) }
+    }
+}
+
+/// Asks for weights to come, a few cache lines at a time.
+///
+/// A thread has sixteen lines on their way at most, and whoever asks for more waits for them; so they are spread over the
+/// work on the weights before.
+pub(super) struct Ahead {
+    at: *const u8,
+    /// From the end of a run of lines to the next.
+    skip: usize,
+    /// Lines in a run, and of these, how many are left.
+    run: usize,
+    left_of_run: usize,
+    /// Lines left, and how many to ask for each time.
+    left: usize,
+    each: usize,
+}
+
+impl Ahead {
+    /// Whole rows, as far as they exist, in the order in which they lie in memory; `steps` steps ask for all of them.
+    pub(super) fn strip(w: &Rows<'_>, rows: Range<usize>, steps: usize) -> Self {
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        let lines = (rows.end.min(w.rows).saturating_sub(rows.start) * row_bytes).div_ceil(64);
+        Self::new(w.bytes.as_ptr().wrapping_add(rows.start * row_bytes), (1, 0), lines, steps)
+    }
+
+    /// Bytes `bytes` of each of the rows, as far as they exist; `steps` steps ask for all of them.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn piece(w: &Rows<'_>, rows: Range<usize>, bytes: Range<usize>, steps: usize) -> Self {
+        let row_bytes = w.bytes.len() / w.rows.max(1);
+        let rows = rows.start..rows.end.min(w.rows).max(rows.start);
+        let at = w.bytes.as_ptr().wrapping_add(rows.start * row_bytes + bytes.start);
+        Self::new(at, (rows.len(), row_bytes), bytes.len().div_ceil(64), steps)
+    }
+
+    fn new(at: *const u8, (runs, distance): (usize, usize), run: usize, steps: usize) -> Self {
+        let left = runs * run;
+        let skip = distance.wrapping_sub(64 * run);
+        Self { at, skip, run, left_of_run: run, left, each: left.div_ceil(steps.max(1)) }
+    }
+
+    /// Asks for the next lines.
+    #[inline(always)]
+    pub(super) fn step<S: TileSimd>(&mut self, s: S) {
+        let count = self.each.min(self.left);
+        for _ in 0..count {
+            s.prefetch_beyond_at(self.at);
+            self.at = self.at.wrapping_add(64);
+            self.left_of_run -= 1;
+            if self.left_of_run == 0 {
+                self.left_of_run = self.run;
+                self.at = self.at.wrapping_add(self.skip);
+            }
+        }
+        self.left -= count;
+    }
+}
