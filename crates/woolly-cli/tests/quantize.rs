@@ -161,10 +161,74 @@ fn a_mix_is_searched_on_request() {
     // The fixture's context is 256 tokens, less than a window.
     let short = search(&["0.01", "--text", &text]);
     assert_eq!((short.code, short.stderr.contains("256")), (Some(2), true), "{}", short.stderr);
-    for (flags, part) in [(&["0.01"][..], "--text"), (&["-1", "--text", &text], "divergence"), (&["x"], "x")] {
+    for (flags, part) in [(&["0.01"][..], "--text"), (&["-1", "--text", &text], "above 0"), (&["x"], "x")] {
         let refused = search(flags);
         assert_eq!((refused.code, refused.stderr.contains(part)), (Some(2), true), "{flags:?}: {}", refused.stderr);
     }
     let typed = woolly(&["quantize", input, &out, "Q4_0", "--target-kld", "0.1", "--text", &text]);
     assert_eq!((typed.code, typed.stderr.contains("searches types")), (Some(2), true), "{}", typed.stderr);
+}
+
+/// A file with one weight that takes seconds to quantise; returns the folder and the path.
+#[cfg(unix)]
+fn much_work() -> (tempfile::TempDir, String) {
+    const COLUMNS: usize = 4096;
+    let dir = tempfile::tempdir().expect("temporary folder");
+    let path = dir.path().join("large.gguf");
+    let weights: Vec<u8> = (0..COLUMNS * COLUMNS).flat_map(|i| ((i * 977 % 30_011) as u16).to_le_bytes()).collect();
+    let mut file = woolly::GGUFWriter::new();
+    file.set("general.architecture", "llama").set("llama.block_count", 1_u32);
+    file.tensor("blk.0.ffn_up.weight", &[COLUMNS as u64; 2], woolly::TensorType::F16, weights);
+    file.write_file(&path).expect("a writable folder");
+    (dir, path.display().to_string())
+}
+
+/// The names in a folder, in order.
+#[cfg(unix)]
+fn names(dir: &std::path::Path) -> Vec<String> {
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("readable").file_name().display().to_string();
+    let mut names: Vec<String> = fs::read_dir(dir).expect("listable").map(name).collect();
+    names.sort();
+    names
+}
+
+#[test]
+#[cfg(unix)]
+fn what_is_interrupted_leaves_no_half_a_file() {
+    let (dir, input) = much_work();
+    let out = dir.path().join("out.gguf").display().to_string();
+    for (signal, code, left) in [("-INT", Some(130), 1), ("-TERM", Some(130), 1), ("-KILL", None, 2)] {
+        let mut child = support::command();
+        child.args(["quantize", "--without-imatrix", &input, &out, "IQ1_S"]).stderr(std::process::Stdio::null());
+        let mut child = child.spawn().expect("the program starts");
+        while names(dir.path()).len() == 1 {
+            assert!(child.try_wait().expect("a child").is_none(), "it ended before it began to write");
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        let kill = std::process::Command::new("kill").args([signal, &child.id().to_string()]).status();
+        assert!(kill.expect("kill exists").success());
+        assert_eq!(child.wait().expect("it ends").code(), code, "{signal}");
+        let names = names(dir.path());
+        assert_eq!(names.len(), left, "{signal}: {names:?}");
+        assert!(!names.contains(&"out.gguf".to_owned()), "{signal}: {names:?}");
+    }
+    // What a killed process left is in nobody's way.
+    woolly(&["quantize", &input, &out, "Q8_0"]).success();
+}
+
+#[test]
+#[cfg(unix)]
+fn what_cannot_be_written_leaves_nothing_and_is_no_fault_of_the_model() {
+    let (dir, input) = much_work();
+    let out = dir.path().join("out.gguf").display().to_string();
+    // A limit on the size of files stands for a full disk; the shell's trap makes it an error instead of a signal.
+    let script = "trap '' XFSZ; ulimit -f 1000; exec \"$0\" quantize \"$1\" \"$2\" Q8_0";
+    let mut shell = std::process::Command::new("sh");
+    let full = shell.args(["-c", script, env!("CARGO_BIN_EXE_woolly"), &input, &out]).output().expect("a shell");
+    let text = String::from_utf8_lossy(&full.stderr);
+    assert!(full.status.code() == Some(1) && text.contains("out.gguf: cannot write"), "{text}");
+    assert!(text.contains("free space"), "{text}");
+    assert_eq!(names(dir.path()), ["large.gguf"]);
+    let absent = woolly(&["quantize", &input, &dir.path().join("absent/out.gguf").display().to_string(), "Q8_0"]);
+    assert_eq!((absent.code, absent.stderr.contains("absent/out.gguf")), (Some(1), true), "{}", absent.stderr);
 }
