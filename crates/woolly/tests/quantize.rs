@@ -350,7 +350,7 @@ fn progress_ends_with_everything_and_cancelling_leaves_nothing() {
     let on_progress: Box<dyn FnMut(&Progress<'_>)> = Box::new(move |_| token.cancel());
     let options = QuantizeOptions { on_progress: Some(on_progress), cancel, ..QuantizeOptions::new(QuantType::Q8_0) };
     assert!(matches!(bench.refusal(&input, options), Error::Cancelled));
-    // Within a piece too: what is cancelled when the first share is taken is never encoded.
+    // And what is cancelled before it begins writes nothing either.
     let cancel = CancelToken::new();
     cancel.cancel();
     let options = QuantizeOptions { cancel, ..QuantizeOptions::new(QuantType::Q8_0) };

@@ -121,8 +121,8 @@ impl Block<'_> {
 
 /// Asks for weights to come, a few cache lines at a time.
 ///
-/// A processor has some sixteen lines of a thread on their way at most, and whoever asks for more waits for them; so they are spread over the
-/// work on the weights before.
+/// A processor has some sixteen lines of a thread on their way at most, and whoever asks for more waits for them; so they
+/// are spread over the work on the weights before.
 pub(super) struct Ahead {
     at: *const u8,
     /// From the end of a run of lines to the next.
