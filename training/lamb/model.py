@@ -37,6 +37,20 @@ class Shape:
         return asdict(self)
 
 
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bf16 are faster than in 32 bits: on GPUs, and on CPUs with AMX.
+
+    Without AMX a product in bf16 takes almost twice the time: AVX-512's instruction for it does as many operations a
+    cycle as two units of 32 bits, and oneDNN reaches half of that.
+    """
+    return device.type == "cuda" or bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+
+def precision(device: torch.device) -> torch.autocast:
+    """The context in which the model runs on a device: matrix products in bf16 where that is fast."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bf16(device))
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square normalisation (Zhang and Sennrich 2019), computed in 32 bits."""
 

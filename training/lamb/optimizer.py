@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from model import has_fast_bf16
+
 # Coefficients of the quintic Newton-Schulz iteration of the Muon paper.
 _QUINTIC = (3.4445, -4.7750, 2.0315)
 _ITERATIONS = 5
@@ -15,9 +17,10 @@ _ITERATIONS = 5
 
 def orthogonalised(matrices: Tensor) -> Tensor:
     """Drives the singular values of each of [count, rows, columns] matrices towards one; 16 bits are enough for that."""
+    kind = torch.bfloat16 if has_fast_bf16(matrices.device) else torch.float32
     a, b, c = _QUINTIC
     wide = matrices.shape[-2] <= matrices.shape[-1]
-    x = (matrices if wide else matrices.mT).bfloat16()
+    x = (matrices if wide else matrices.mT).to(kind)
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from batches import Batch, Encoded, collate
 from corpus import mixture
 from corpus.document import Document, chat_segments, prompt_text
-from model import Lamb
+from model import Lamb, precision
 
 _SEED = 5
 _QUESTIONS = 96
@@ -41,7 +41,7 @@ class Probe:
 
 def _right(model: Lamb):
     def count(batch: Batch) -> int:
-        with torch.autocast(batch.ids.device.type, torch.bfloat16):
+        with precision(batch.ids.device):
             hit = model(batch.ids).argmax(-1) == batch.targets
         return int((hit | (batch.weights == 0)).all(-1).sum())
 

@@ -28,7 +28,7 @@ from torch import Tensor
 from batches import Batch, Loader, collate, encode
 from corpus import mixture
 from gguf_model import load_transformers
-from model import Lamb, Shape
+from model import Lamb, Shape, precision
 from optimizer import optimizers
 from probe import Probe
 
@@ -60,7 +60,7 @@ class Workers:
             order = batch.weights.flatten().sort(descending=True, stable=True).indices
             count = int(batch.weights.count_nonzero())
             counted = order[: -(-max(1, count) // _COUNTED_STEP) * _COUNTED_STEP]
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with precision(self.device):
                 return function(batch.ids, counted, batch.targets.flatten()[counted], batch.weights.flatten()[counted])
 
         return loss
@@ -132,7 +132,7 @@ def validate(model: Lamb, batches: list[Batch]) -> float:
     """Mean negative log-likelihood (nats) of a token that the model says."""
     total = weight = 0.0
     for batch in batches:
-        with torch.autocast(batch.ids.device.type, torch.bfloat16):
+        with precision(batch.ids.device):
             total += float(model.loss(batch.ids, batch.targets, batch.weights))
         weight += float(batch.weights.sum())
     return total / weight
@@ -223,6 +223,8 @@ def _one_step(
     progress["loss"] = workers.gradients(step)
     if not math.isfinite(progress["loss"]):
         raise RuntimeError(f"step {progress['step']}: the loss is {progress['loss']}; lower the learning rates")
+    # The workers have finished, so all cores are free for the products of Muon.
+    torch.set_num_threads(len(workers.copies))
     for optimiser in optimisers:
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
