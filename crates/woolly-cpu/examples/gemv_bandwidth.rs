@@ -30,6 +30,8 @@ fn main() {
         (number(0, woolly_cpu::default_threads()), number(1, 1 << 20) << 10, number(3, 1));
     let types = arguments.get(2).map_or("Q4_K,Q5_K,Q6_K,Q8_0,Q4_0,F16,BF16,F32", String::as_str);
     let mut memory = Memory::new(bytes);
+    // Memory that nothing was written to is all one page of zeros, which stays in the cache.
+    memory.fill(TensorType::F32);
     for threads in (1..=most_threads).filter(|&n| n.is_power_of_two() || n == most_threads) {
         let pool = ThreadPool::new(threads, false).expect("threads start");
         let plain = best(memory.0.len().div_ceil(PIECE), |i| memory.read(&pool, i));

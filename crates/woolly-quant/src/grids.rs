@@ -9,6 +9,28 @@ pub const IQ4_NL: [i8; 16] = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 2
 /// Twice the values of the 4-bit float E2M1 by code; `MXFP4` and `NVFP4` use it with half their scale.
 pub const E2M1_DOUBLED: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
 
+/// Half the value of each code of an unsigned E4M3 number, the scales of `NVFP4`: half, because [`E2M1_DOUBLED`] has
+/// twice the values. The pattern that is NaN in OCP FP8 counts as zero, as in ggml; the sign bit of others is ignored.
+pub static E4M3_HALVES: [f32; 256] = {
+    let mut halves = [0.0; 256];
+    let mut code = 0;
+    while code < 256 {
+        halves[code] = half_of_e4m3(code as u8);
+        code += 1;
+    }
+    halves
+};
+
+const fn half_of_e4m3(code: u8) -> f32 {
+    let exponent = code >> 3 & 15;
+    let mantissa = (code & 7) as f32;
+    match (exponent, code) {
+        (_, 0x7f) => 0.0,
+        (0, _) => mantissa / 1024.0,
+        _ => (1.0 + mantissa / 8.0) * f32::from_bits((exponent as u32 + 127 - 8) << 23),
+    }
+}
+
 /// The magnitudes that a codeword of `IQ2_XXS` stands for.
 pub static IQ2_XXS: [[i8; 8]; 256] = expand(&PACKED_IQ2_XXS, &IQ2_LEVELS);
 

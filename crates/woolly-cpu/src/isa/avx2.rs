@@ -357,6 +357,32 @@ impl<const VNNI: bool> Bytes for Avx2<VNNI> {
         }
     }
 
+    #[inline(always)]
+    fn negated(self, w: __m256i, signs: u64) -> __m256i {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            // Byte `i` has its own byte of the signs, and of that its own bit.
+            let order = _mm256_setr_epi64x(0, 0x0101_0101_0101_0101, 0x0202_0202_0202_0202, 0x0303_0303_0303_0303);
+            let flag = _mm256_set1_epi64x(0x8040_2010_0804_0201u64.cast_signed());
+            let own = _mm256_shuffle_epi8(_mm256_set1_epi32((signs as u32).cast_signed()), order);
+            let set = _mm256_cmpeq_epi8(_mm256_and_si256(own, flag), flag);
+            _mm256_sign_epi8(w, _mm256_or_si256(set, _mm256_set1_epi8(1)))
+        }
+    }
+
+    #[inline(always)]
+    fn dot_signs(self, w: __m256i, signs: u64, a: &[i8]) -> __m256 {
+        let a = &a[..32];
+        // SAFETY: 32 bytes are readable; `self` proves AVX2, and AVX-VNNI where that is used.
+        unsafe {
+            let a = self.negated(_mm256_loadu_si256(a.as_ptr().cast()), signs);
+            if VNNI {
+                return _mm256_cvtepi32_ps(_mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), w, a));
+            }
+            _mm256_cvtepi32_ps(_mm256_madd_epi16(_mm256_maddubs_epi16(w, a), _mm256_set1_epi16(1)))
+        }
+    }
+
     // Sums of two pairs stay below 4 · 32 · 127 < 2¹⁵.
     #[inline(always)]
     fn dot2_u8(self, w: [__m256i; 2], a: [&[i8]; 2]) -> __m256 {

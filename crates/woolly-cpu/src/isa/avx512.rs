@@ -303,6 +303,22 @@ impl Bytes for Avx512 {
     }
 
     #[inline(always)]
+    fn negated(self, w: __m512i, signs: u64) -> __m512i {
+        // SAFETY: `self` proves AVX-512BW.
+        unsafe { _mm512_mask_sub_epi8(w, signs, _mm512_setzero_si512(), w) }
+    }
+
+    #[inline(always)]
+    fn dot_signs(self, w: __m512i, signs: u64, a: &[i8]) -> __m512 {
+        let a = &a[..64];
+        // SAFETY: 64 bytes are readable; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let a = self.negated(_mm512_loadu_si512(a.as_ptr().cast()), signs);
+            _mm512_cvtepi32_ps(_mm512_dpbusd_epi32(_mm512_setzero_si512(), w, a))
+        }
+    }
+
+    #[inline(always)]
     fn dot2_u8(self, w: [__m512i; 2], a: [&[i8]; 2]) -> __m512 {
         let (first, second) = (&a[0][..64], &a[1][..64]);
         // SAFETY: 64 bytes are readable at both places; `self` proves AVX-512 (F, BW, DQ, VL, VNNI).

@@ -375,6 +375,27 @@ impl<const DOT: bool> Bytes for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn negated(self, w: Self::I, signs: u64) -> Self::I {
+        let own = signs.to_le_bytes();
+        // SAFETY: NEON is part of the target.
+        unsafe {
+            let flag = vcreate_u8(0x8040_2010_0804_0201);
+            let flag = vcombine_u8(flag, flag);
+            let negate = |w, first: usize| {
+                let bits = vcombine_u8(vdup_n_u8(own[first]), vdup_n_u8(own[first + 1]));
+                let set = vtstq_u8(bits, flag);
+                vsubq_u8(veorq_u8(w, set), set)
+            };
+            [negate(w[0], 0), negate(w[1], 2)]
+        }
+    }
+
+    #[inline(always)]
+    fn dot_signs(self, w: Self::I, signs: u64, a: &[i8]) -> Self::F {
+        self.dot_i8(self.negated(w, signs), a)
+    }
+
+    #[inline(always)]
     fn dot_i8(self, w: Self::I, a: &[i8]) -> Self::F {
         // SAFETY: NEON is part of the target, and what is read or written was sliced to its length.
         unsafe {

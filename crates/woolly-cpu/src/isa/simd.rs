@@ -126,6 +126,10 @@ pub trait Bytes: Simd {
     fn dot_u8(self, w: Self::I, a: &[i8]) -> Self::F;
     /// Sums of four products of signed `w`, plus [`Bytes::SIGNED_BIAS`], with `a` (above −128), as floats.
     fn dot_i8(self, w: Self::I, a: &[i8]) -> Self::F;
+    /// `w` with the sign of byte `i` changed where bit `i` of `signs` is set.
+    fn negated(self, w: Self::I, signs: u64) -> Self::I;
+    /// Sums of four products of `a` (above −128) with unsigned `w` (below 128), negative where bit `i` of `signs` is set.
+    fn dot_signs(self, w: Self::I, signs: u64, a: &[i8]) -> Self::F;
     /// The sum of [`Bytes::dot_u8`] of two pairs, of whose weights none is above 32.
     #[inline(always)]
     fn dot2_u8(self, w: [Self::I; 2], a: [&[i8]; 2]) -> Self::F {

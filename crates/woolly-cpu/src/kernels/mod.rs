@@ -10,3 +10,4 @@ pub(crate) mod norm;
 pub(crate) mod rope;
 pub(crate) mod simd;
 pub(crate) mod storage;
+pub(crate) mod unpacked;

@@ -107,6 +107,16 @@ impl Block<'_> {
         [a, b, c, d, e, f, g, h]
     }
 
+    /// Returns the bytes of one row.
+    ///
+    /// # Safety
+    /// `lane` is one of those that the pieces were made for.
+    #[inline(always)]
+    pub(super) unsafe fn row(&self, lane: usize) -> &[u8] {
+        // SAFETY: the bytes exist in all rows, which are as many as lanes.
+        unsafe { std::slice::from_raw_parts(self.0.start.add(lane * self.0.stride), self.0.len) }
+    }
+
     /// Returns bytes `by..by + 4` of the rows.
     ///
     /// # Safety

@@ -138,7 +138,9 @@ impl Product<'_> {
             (_, true, _) => self.integer_tiles::<S, 8, true, 255>(s, form, piece, columns, ahead),
             (_, false, ..16) => self.integer_tiles::<S, 8, false, 15>(s, form, piece, columns, ahead),
             (_, false, ..32) => self.integer_tiles::<S, 8, false, 31>(s, form, piece, columns, ahead),
-            (_, false, _) if S::NARROW_DOT => self.integer_tiles::<S, 8, false, SIGNED>(s, form, piece, columns, ahead),
+            (_, false, 128..) if S::NARROW_DOT => {
+                self.integer_tiles::<S, 8, false, SIGNED>(s, form, piece, columns, ahead)
+            }
             (_, false, _) => self.integer_tiles::<S, 8, false, 255>(s, form, piece, columns, ahead),
         }
     }

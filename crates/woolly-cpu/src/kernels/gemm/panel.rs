@@ -7,6 +7,7 @@ use super::lanes::{Pieces, Sink, Tail};
 use super::unpack::{PIECE, unpack};
 use crate::kernels::gemv::Rows;
 use crate::kernels::simd::{MAX_LANES, TileSimd};
+use crate::kernels::unpacked;
 
 /// Scratch of one thread for one piece of a strip; everything in it is overwritten before it is read.
 #[repr(C, align(64))]
@@ -126,8 +127,7 @@ fn widen<S: TileSimd>(s: S, ty: TensorType, blocks: &[u8], to: &mut [f32; PIECE]
         TensorType::F32 => each_element(blocks, to, f32::from_le_bytes),
         TensorType::BF16 => each_element(blocks, to, |b| bf16_to_f32(u16::from_le_bytes(b))),
         TensorType::F16 => halves(s, blocks, to),
-        // Lengths agree, so decoding cannot fail; were it to, zeros would be safer than stale values.
-        _ => ty.decode(blocks, to).unwrap_or_else(|_| to.fill(0.0)),
+        _ => unpacked::decode(ty, blocks, to),
     }
 }
 

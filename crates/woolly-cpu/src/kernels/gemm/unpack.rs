@@ -7,7 +7,8 @@
 use woolly_quant::TensorType;
 
 use super::lanes::{Block, Pieces, Sink};
-use crate::kernels::simd::TileSimd;
+use crate::kernels::simd::{MAX_LANES, TileSimd};
+use crate::kernels::unpacked::{Layout, Unpacked, layout, to_bytes};
 
 /// Elements unpacked at once: the block of the K-quants, or eight blocks of 32.
 pub(super) const PIECE: usize = 256;
@@ -34,7 +35,11 @@ pub(super) const fn form(ty: TensorType) -> Option<Form> {
         TensorType::Q2_K => (16, 0, true),
         TensorType::Q3_K => (16, 4, false),
         TensorType::Q6_K => (16, 32, false),
-        _ => return None,
+        TensorType::TQ2_0 => (32, 1, false),
+        _ => match layout(ty) {
+            Some(Layout { group, offset, .. }) => (group, offset, false),
+            None => return None,
+        },
     };
     Some(Form { group, offset, minimum })
 }
@@ -48,7 +53,12 @@ pub(super) const fn largest(ty: TensorType) -> u8 {
         TensorType::MXFP4 => 24,
         TensorType::Q5_0 | TensorType::Q5_1 | TensorType::Q5_K => 31,
         TensorType::Q6_K => 63,
-        _ => u8::MAX,
+        // Digits of ternary weights, and 3, which a file may hold all the same.
+        TensorType::TQ2_0 => 3,
+        _ => match layout(ty) {
+            Some(Layout { largest, .. }) => largest,
+            None => u8::MAX,
+        },
     }
 }
 
@@ -95,7 +105,38 @@ pub(super) fn unpack<S: TileSimd>(s: S, ty: TensorType, from: Pieces<'_>, blocks
             TensorType::Q4_K => one!(q4_k),
             TensorType::Q5_K => one!(q5_k),
             TensorType::Q6_K => one!(q6_k),
+            TensorType::TQ2_0 => one!(tq2_0),
+            _ if layout(ty).is_some() => by_rows(s, ty, from.block(0, blocks * size), blocks * elements, to),
             _ => unreachable!("{ty} has no integer form"),
+        }
+    }
+}
+
+/// Unpacks each row by itself, and brings the rows side by side afterwards.
+///
+/// # Safety
+/// The block has the bytes of `columns` weights of its type.
+#[inline(always)]
+unsafe fn by_rows<S: TileSimd>(s: S, ty: TensorType, block: Block<'_>, columns: usize, to: &mut impl Sink<S>) {
+    let mut rows = [const { Unpacked([0; PIECE]) }; MAX_LANES];
+    let mut scales = [[0.0; 16]; MAX_LANES];
+    for (lane, (bytes, scales)) in rows.iter_mut().zip(&mut scales).enumerate().take(S::LANES) {
+        // SAFETY: the caller vouches for the block, and a block for all lanes.
+        to_bytes(ty, unsafe { block.row(lane) }, bytes, scales);
+    }
+    let group = form(ty).map_or(PIECE, |form| form.group);
+    for g in 0..columns / group {
+        // SAFETY: each of the lanes has a row of bytes and one of scales.
+        unsafe {
+            let scale = scales.as_ptr().cast::<u8>().add(4 * (g * group / 16));
+            to.scale(g, s.bits_to_float(s.load_word_of_rows(scale, size_of_val(&scales[0]))));
+            let bytes = rows.as_ptr().cast::<u8>().add(g * group);
+            let first = s.load_four_of_rows(bytes, PIECE);
+            if group == 16 {
+                to.quads(g, first);
+            } else {
+                to.quads(g, joined(first, s.load_four_of_rows(bytes.add(16), PIECE)));
+            }
         }
     }
 }
@@ -188,6 +229,18 @@ formats! {
             for j in 0..4 {
                 let quants = each(pairs, |pairs| s.and(s.shift_right(pairs, 2 * j as u32), s.splat_int(bytes(3))));
                 to.quads(8 * (half / 2) + 2 * j + half % 2, quants);
+            }
+        }
+    }
+
+    fn tq2_0(s, block, to) {
+        let d = high_half(s, block.word(s, 62));
+        (0..8).for_each(|group| to.scale(group, d));
+        for half in 0..2 {
+            let pairs = block.thirty_two(s, 32 * half);
+            for j in 0..4 {
+                let digits = each(pairs, |pairs| s.and(s.shift_right(pairs, 2 * j as u32), s.splat_int(bytes(3))));
+                to.quads(4 * half + j, digits);
             }
         }
     }

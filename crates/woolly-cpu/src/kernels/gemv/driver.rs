@@ -22,6 +22,8 @@ pub(super) trait Format: 'static {
     const ZERO: Self::Block;
     /// Whether `words` has a better kernel for the levels it is for.
     const WORDS: bool = false;
+    /// Whether two columns are computed as four, and rows in a loop: a quarter of the code to compile.
+    const RARE: bool = false;
 
     /// Splits a row into whole steps and the rest.
     fn split(row: &[u8]) -> (&[Self::Block], &[u8]);
@@ -81,7 +83,7 @@ impl<F: Format, O: Operand> ByteKernel for Gemv<'_, F, O> {
         match self.x.m {
             0 => {}
             1 => self.groups::<S, 4, 1>(s),
-            2 if O::TWO => self.groups::<S, 4, 2>(s),
+            2 if O::TWO && !F::RARE => self.groups::<S, 4, 2>(s),
             _ => self.groups::<S, 4, 4>(s),
         }
     }
@@ -128,6 +130,12 @@ impl<F: Format, O: Operand> Gemv<'_, F, O> {
         let mut sums = [[s.splat(0.0); C]; R];
         for i in 0..whole {
             let x = array::from_fn(|c| &inner[c][i]);
+            if F::RARE {
+                for r in 0..R {
+                    advance::<F, S, O, C>(s, &blocks[r][i], x, &mut sums[r]);
+                }
+                continue;
+            }
             // Written out: the compiler would keep long steps in a loop over rows, and their sums in memory.
             const { assert!(R == 4) };
             advance::<F, S, O, C>(s, &blocks[0][i], x, &mut sums[0]);

@@ -7,6 +7,7 @@ use super::input::{Operand, Plain, Slot};
 use super::{Input, Rows, driver};
 use crate::buffer::SharedOut;
 use crate::isa::{Bytes, Kernel, Simd};
+use crate::kernels::unpacked;
 
 /// Weights as they are.
 pub(super) struct F32;
@@ -85,7 +86,7 @@ impl Decode<'_> {
         for (i, bytes) in bytes.chunks(piece_bytes).enumerate() {
             let mut piece = [0.0; PIECE];
             let elements = bytes.len() / ty.block_bytes() * ty.block_elements();
-            ty.decode(bytes, &mut piece[..elements]).expect("a piece is a whole number of blocks");
+            unpacked::decode(ty, bytes, &mut piece[..elements]);
             for (c, sum) in sums.iter_mut().enumerate().take(self.x.m) {
                 let steps = self.x.plain.column(c)[PIECE / 64 * i..].iter();
                 for (w, x) in piece.as_chunks::<64>().0.iter().zip(steps) {

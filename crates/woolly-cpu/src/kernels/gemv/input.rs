@@ -36,6 +36,8 @@ pub(super) trait Operand: Copy + 'static {
     fn dot_u8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F;
     /// Sums of four products of signed weights, which are [`Operand::signed_bias`] too large.
     fn dot_i8<S: Bytes>(s: S, w: S::I, x: &Self::Vector, half: usize) -> S::F;
+    /// Sums of four products of weights below 128 that are negative where a bit of `signs` is set.
+    fn dot_signs<S: Bytes>(s: S, w: S::I, signs: u64, x: &Self::Vector, half: usize) -> S::F;
     /// The sum of [`Operand::dot_u8`] of two pairs, of whose weights none is above 32.
     fn dot2_u8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F;
     /// The sum of [`Operand::dot_i8`] of two pairs.
@@ -99,6 +101,11 @@ impl Operand for Int8 {
     }
 
     #[inline(always)]
+    fn dot_signs<S: Bytes>(s: S, w: S::I, signs: u64, x: &Self::Vector, half: usize) -> S::F {
+        s.dot_signs(w, signs, &x[half..])
+    }
+
+    #[inline(always)]
     fn dot2_u8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F {
         s.dot2_u8(w, [&x[0][half..], &x[1][half..]])
     }
@@ -156,6 +163,11 @@ impl Operand for Exact {
             sum = s.mul_add(s.quarter_i8(w, q), s.load(&x[16 * q + half / 4..]), sum);
         }
         sum
+    }
+
+    #[inline(always)]
+    fn dot_signs<S: Bytes>(s: S, w: S::I, signs: u64, x: &Self::Vector, half: usize) -> S::F {
+        Self::dot_i8(s, s.negated(w, signs), x, half)
     }
 
     #[inline(always)]
@@ -342,7 +354,7 @@ pub(super) struct Arrangements<O: Operand> {
     pub(super) nibble_pairs: Slot<[Of<O, 2, 16>; 2]>,
     /// 32 low nibbles, then 32 high ones (Q4_K, Q5_K).
     pub(super) k_nibbles: Slot<Of<O, 4, 8>>,
-    /// Natural order, a scale for each 16 (Q6_K).
+    /// Natural order, a scale for each 16 (Q6_K, and types that are unpacked first).
     pub(super) sixteens: Slot<Of<O, 4, 16>>,
     /// Bit pairs of 32 bytes, both halves of a block side by side (Q2_K, Q3_K).
     pub(super) pairs: Slot<Of<O, 4, 16>>,

@@ -10,6 +10,7 @@ mod pairs;
 mod tests;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod tiles;
+mod unpacked;
 #[cfg(target_arch = "x86_64")]
 mod words;
 
@@ -21,6 +22,7 @@ use woolly_quant::TensorType;
 
 use crate::buffer::SharedOut;
 use crate::isa::Level;
+use crate::kernels::unpacked::{layout, with_unpack};
 use driver::{Format, Gemv};
 use floats::Decode;
 use input::{Arrangements, Exact, Int8, Plain, Slot};
@@ -30,13 +32,20 @@ macro_rules! with_format {
     (float $ty:expr, $format:ident => $body:expr) => {
         with_format!(@list $ty, $format, $body; F32: floats::F32, F16: floats::F16, BF16: floats::Bf16)
     };
-    (quantised $ty:expr, $format:ident => $body:expr) => {
+    (exact $ty:expr, $format:ident => $body:expr) => {
+        with_format!(@quantised $ty, $format, $body;)
+    };
+    (rounded $ty:expr, $format:ident => $body:expr) => {
+        with_unpack!($ty, $format => $body, _ => with_format!(@quantised $ty, $format, $body; TQ2_0: pairs::Tq20))
+    };
+    (@quantised $ty:expr, $format:ident, $body:expr; $($more:tt)*) => {
         with_format!(@list $ty, $format, $body;
             Q4_0: nibbles::Q40, Q4_1: nibbles::Q41, Q5_0: nibbles::Q50, Q5_1: nibbles::Q51, Q8_0: nibbles::Q80,
             IQ4_NL: nibbles::Iq4Nl, MXFP4: nibbles::Mxfp4, IQ4_XS: nibbles::Iq4Xs,
-            Q2_K: pairs::Q2K, Q3_K: pairs::Q3K, Q4_K: k_quants::Q4K, Q5_K: k_quants::Q5K, Q6_K: k_quants::Q6K)
+            Q2_K: pairs::Q2K, Q3_K: pairs::Q3K, Q4_K: k_quants::Q4K, Q5_K: k_quants::Q5K, Q6_K: k_quants::Q6K,
+            $($more)*)
     };
-    (@list $ty:expr, $format:ident, $body:expr; $($name:ident: $path:path),+) => {
+    (@list $ty:expr, $format:ident, $body:expr; $($name:ident: $path:path),+ $(,)?) => {
         match $ty {
             $(TensorType::$name => { type $format = $path; $body })+
             other => unreachable!("{other} has no path of its own: `path` chose decoding"),
@@ -115,8 +124,8 @@ impl Input {
         match path {
             Path::Decode => self.plain.prepare(level, x, k),
             Path::Float(format) => with_format!(float format, F => F::slot_mut::<Exact>(self).prepare(level, x, k)),
-            Path::Exact(format) => with_format!(quantised format, F => F::slot_mut::<Exact>(self).prepare(level, x, k)),
-            Path::Int8(format) => with_format!(quantised format, F => F::slot_mut::<Int8>(self).prepare(level, x, k)),
+            Path::Exact(format) => with_format!(exact format, F => F::slot_mut::<Exact>(self).prepare(level, x, k)),
+            Path::Int8(format) => with_format!(rounded format, F => F::slot_mut::<Int8>(self).prepare(level, x, k)),
             #[cfg(target_arch = "x86_64")]
             Path::Words => self.words.prepare(level, x, k),
         }
@@ -159,10 +168,10 @@ fn gemv_path(
         Path::Float(format) => with_format!(float format, F => {
             level.run_bytes(Gemv::<F, Exact> { w, row_bytes, range, x, out, out_stride, kind: PhantomData }).unwrap_or_default();
         }),
-        Path::Exact(format) => with_format!(quantised format, F => {
+        Path::Exact(format) => with_format!(exact format, F => {
             level.run_bytes(Gemv::<F, Exact> { w, row_bytes, range, x, out, out_stride, kind: PhantomData }).unwrap_or_default();
         }),
-        Path::Int8(format) => with_format!(quantised format, F => {
+        Path::Int8(format) => with_format!(rounded format, F => {
             level.run_bytes(Gemv::<F, Int8> { w, row_bytes, range, x, out, out_stride, kind: PhantomData }).unwrap_or_default();
         }),
         #[cfg(target_arch = "x86_64")]
@@ -190,8 +199,8 @@ fn path(level: Level, w: &Rows<'_>) -> Path {
     match w.ty {
         _ if level.min(Level::best()) == Level::Scalar => Path::Decode,
         TensorType::F32 | TensorType::F16 | TensorType::BF16 => Path::Float(w.ty),
-        ty if !has_format(ty) => Path::Decode,
-        ty if exact(w) => Path::Exact(ty),
+        ty if exact(w) && has_exact(ty) => Path::Exact(ty),
+        ty if exact(w) || !has_format(ty) => Path::Decode,
         #[cfg(target_arch = "x86_64")]
         ty if words::has(level, ty) => Path::Words,
         ty => Path::Int8(ty),
@@ -207,8 +216,13 @@ pub(crate) fn exact(w: &Rows<'_>) -> bool {
     w.bytes.len() <= SMALL
 }
 
-/// Whether [`with_format`] lists the type among the quantised ones.
+/// Whether [`with_format`] lists the type for eight-bit activations.
 fn has_format(ty: TensorType) -> bool {
+    has_exact(ty) || ty == TensorType::TQ2_0 || layout(ty).is_some()
+}
+
+/// Whether [`with_format`] lists the type for exact activations, too.
+fn has_exact(ty: TensorType) -> bool {
     use TensorType::*;
     matches!(ty, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q8_0 | IQ4_NL | MXFP4 | IQ4_XS | Q2_K | Q3_K | Q4_K | Q5_K | Q6_K)
 }

@@ -1,4 +1,4 @@
-//! Q2_K and Q3_K: four weights' bit pairs in a byte, a scale for each 16 weights.
+//! Q2_K, Q3_K and TQ2_0: four weights' bit pairs in a byte, a scale for each 16 weights or for all.
 
 use super::driver::Format;
 use super::input::{Of, Operand, Slot};
@@ -9,6 +9,8 @@ use crate::isa::Bytes;
 pub(super) struct Q2K;
 /// A third bit in a mask, signed scales of six bits.
 pub(super) struct Q3K;
+/// Ternary digits.
+pub(super) struct Tq20;
 
 impl Format for Q2K {
     type Block = [u8; 84];
@@ -78,6 +80,36 @@ impl Format for Q3K {
     }
 }
 
+impl Format for Tq20 {
+    type Block = [u8; 66];
+    type Step<O: Operand> = Of<O, 4, 16>;
+    const ZERO: Self::Block = [0; 66];
+
+    driver::split!();
+    driver::slot!(pairs);
+
+    #[inline(always)]
+    fn step<S: Bytes, O: Operand, const C: usize>(s: S, w: &Self::Block, x: [&Of<O, 4, 16>; C], sums: &mut [S::F; C]) {
+        let own = s.scales16(&[1; 16], s.half([w[64], w[65]]));
+        let mut scales = [own; C];
+        for c in 0..C {
+            scales[c] = s.mul16(own, &x[c].0.scale);
+            // Digits are the weights plus 1.
+            sums[c] = s.sub_mul16(own, &x[c].0.sum, sums[c]);
+        }
+        for half in (0..64).step_by(S::WIDTH) {
+            let bytes = s.bytes(&w[half..]);
+            for j in 0..4 {
+                let weights = s.two_bits(bytes, 2 * j);
+                for c in 0..C {
+                    let scale = s.spread16::<8>(scales[c], half / 4 + 2 * j);
+                    sums[c] = s.mul_add(O::dot_u8(s, weights, &x[c].0.v[j], half), scale, sums[c]);
+                }
+            }
+        }
+    }
+}
+
 /// Sixteen scales of six bits, less 32.
 #[inline(always)]
 fn signed_scales(packed: &[u8; 12]) -> [u8; 16] {
@@ -89,5 +121,8 @@ fn signed_scales(packed: &[u8; 12]) -> [u8; 16] {
         (first >> 4 & 0x0f0f_0f0f) | (upper >> 4 & 0x0303_0303) << 4,
         (second >> 4 & 0x0f0f_0f0f) | (upper >> 6 & 0x0303_0303) << 4,
     ];
-    std::array::from_fn(|i| scales[i / 4].to_le_bytes()[i % 4].wrapping_sub(32))
+    let joined = scales.iter().rev().fold(0, |all, word| all << 32 | u128::from(*word));
+    // Bytes below 64: subtracting 32 with bit 7 set in advance borrows nothing from the next one; that bit is then undone.
+    let (top, bias) = (u128::from_le_bytes([0x80; 16]), u128::from_le_bytes([0x20; 16]));
+    (((joined | top) - bias) ^ top).to_le_bytes()
 }

@@ -2,7 +2,7 @@
 //!
 //! Formats of few levels look their values up: a table of 16 or 32 bfloat16 numbers is computed for every group of
 //! weights, and a permutation of words applies it. Others are widened, scaled and rounded. Types without a function of
-//! their own go through the codec. Layouts: the formats of `woolly-quant`, which are the oracle of the tests.
+//! their own are decoded first. Layouts: the formats of `woolly-quant`, which are the oracle of the tests.
 
 use std::arch::asm;
 use std::arch::x86_64::*;
@@ -12,6 +12,7 @@ use woolly_quant::TensorType;
 
 use super::pack::bf16;
 use super::{COLUMNS, STEP};
+use crate::kernels::unpacked;
 
 /// Columns decoded at once: the block of the K-quants, or eight blocks of 32.
 pub(super) const UNIT: usize = 256;
@@ -54,7 +55,7 @@ pub(super) fn of(ty: TensorType) -> Unpack {
     }
 }
 
-/// Any type, by its codec: the first part decodes the whole unit.
+/// Any type: the first part decodes the whole unit.
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn decoded(unit: &mut Unit, parts: Range<usize>) {
     if parts.start > 0 {
@@ -64,10 +65,7 @@ unsafe fn decoded(unit: &mut Unit, parts: Range<usize>) {
     let bytes = unit.columns / unit.ty.block_elements() * unit.ty.block_bytes();
     // SAFETY: the caller vouches for the bytes of that many columns.
     let blocks = unsafe { std::slice::from_raw_parts(unit.from, bytes) };
-    if unit.ty.decode(blocks, &mut values[..unit.columns]).is_err() {
-        // Lengths agree, so this cannot happen; were it to, a visible error is better than stale values.
-        values.fill(f32::NAN);
-    }
+    unpacked::decode(unit.ty, blocks, &mut values[..unit.columns]);
     for (step, values) in values.as_chunks::<COLUMNS>().0.iter().enumerate().take(unit.columns.div_ceil(COLUMNS)) {
         // SAFETY: 32 elements are readable, and a row of the panel writable.
         unsafe {

@@ -82,7 +82,7 @@ fn few_tokens_agree_with_exact_sums() {
     let mut tokens = Tokens::default();
     for (ty, form) in types() {
         let block = ty.block_elements();
-        for (rows, k) in [(1, block), (16, 256), (37, 768), (75, 7 * block.max(96))] {
+        for (rows, k) in [(1, block), (16, 256), (37, 768), (75, 7 * 96_usize.next_multiple_of(block))] {
             let mut bytes = vec![0; 5];
             bytes.extend(blocks(ty, k, rows, 7));
             let w = Rows { ty, bytes: &bytes[5..], columns: k, rows };
@@ -108,7 +108,7 @@ fn many_tokens_agree_with_exact_sums_whatever_the_strip_and_the_tiles() {
     let Some(simd) = avx512("many_tokens_agree_with_exact_sums_whatever_the_strip_and_the_tiles") else { return };
     let (mut tokens, mut scratch) = (Tokens::default(), Scratch::new());
     for (ty, form) in types() {
-        let (rows, k) = (131, 3 * ty.block_elements().max(96));
+        let (rows, k) = (131, 3 * 96_usize.next_multiple_of(ty.block_elements()));
         let bytes = blocks(ty, k, rows, 9);
         let w = Rows { ty, bytes: &bytes, columns: k, rows };
         for m in [7, 29] {
