@@ -195,7 +195,7 @@ fn step_to_bytes<F: Unpack>(blocks: &[u8], bytes: &mut Unpacked, scales: &mut [f
     let signs = F::signs(&w);
     for (i, eight) in bytes.0.as_chunks_mut::<8>().0.iter_mut().enumerate() {
         // Each sign fills a byte: the bits of a copy each, then carried to the top and down again.
-        let copies = u64::from(signs[i / 4] >> (8 * (i % 4)) & 255) * ONES & 0x8040_2010_0804_0201;
+        let copies = (u64::from(signs[i / 4] >> (8 * (i % 4)) & 255) * ONES) & 0x8040_2010_0804_0201;
         let negative = ((copies + 0x7f * ONES) >> 7 & ONES) * 255;
         let magnitudes = u64::from_le_bytes(*eight);
         // No byte borrows: the offset is no smaller than any magnitude.
@@ -227,8 +227,8 @@ impl Unpack for Iq2Xxs {
     #[inline(always)]
     fn unpack(w: &Self::Block, to: &mut Unpacked) {
         for (g, run) in w[2..].as_chunks::<8>().0.iter().enumerate() {
-            for k in 0..4 {
-                to.put_eight(4 * g + k, &grids::IQ2_XXS[usize::from(run[k])]);
+            for (k, index) in run[..4].iter().enumerate() {
+                to.put_eight(4 * g + k, &grids::IQ2_XXS[usize::from(*index)]);
             }
         }
     }
@@ -288,9 +288,9 @@ impl Unpack for Iq2S {
     #[inline(always)]
     fn unpack(w: &Self::Block, to: &mut Unpacked) {
         for (g, (low, high)) in w[2..34].as_chunks::<4>().0.iter().zip(&w[66..74]).enumerate() {
-            for k in 0..4 {
+            for (k, low) in low.iter().enumerate() {
                 let high = usize::from(*high) << (8 - 2 * k) & 0x300;
-                to.put_eight(4 * g + k, &grids::IQ2_S[usize::from(low[k]) | high]);
+                to.put_eight(4 * g + k, &grids::IQ2_S[usize::from(*low) | high]);
             }
         }
     }
@@ -316,8 +316,8 @@ impl Unpack for Iq3Xxs {
     #[inline(always)]
     fn unpack(w: &Self::Block, to: &mut Unpacked) {
         for (g, indices) in w[2..66].as_chunks::<8>().0.iter().enumerate() {
-            for k in 0..8 {
-                to.put_four(8 * g + k, &grids::IQ3_XXS[usize::from(indices[k])]);
+            for (k, index) in indices.iter().enumerate() {
+                to.put_four(8 * g + k, &grids::IQ3_XXS[usize::from(*index)]);
             }
         }
     }
@@ -343,9 +343,9 @@ impl Unpack for Iq3S {
     #[inline(always)]
     fn unpack(w: &Self::Block, to: &mut Unpacked) {
         for (g, (low, high)) in w[2..66].as_chunks::<8>().0.iter().zip(&w[66..74]).enumerate() {
-            for k in 0..8 {
+            for (k, low) in low.iter().enumerate() {
                 let high = usize::from(*high) << (8 - k) & 0x100;
-                to.put_four(8 * g + k, &grids::IQ3_S[usize::from(low[k]) | high]);
+                to.put_four(8 * g + k, &grids::IQ3_S[usize::from(*low) | high]);
             }
         }
     }
@@ -396,8 +396,8 @@ impl Unpack for Iq1S {
         for (g, low) in w[2..34].as_chunks::<4>().0.iter().enumerate() {
             let high = usize::from(half_word(w, 34 + 2 * g));
             let shift = if high >> 15 == 1 { ONES.wrapping_neg() } else { ONES };
-            for k in 0..4 {
-                to.put_eight(4 * g + k, &shifted(usize::from(low[k]) | (high >> (3 * k) & 7) << 8, shift));
+            for (k, low) in low.iter().enumerate() {
+                to.put_eight(4 * g + k, &shifted(usize::from(*low) | (high >> (3 * k) & 7) << 8, shift));
             }
         }
     }
@@ -419,10 +419,10 @@ impl Unpack for Iq1M {
     fn unpack(w: &Self::Block, to: &mut Unpacked) {
         for (g, low) in w[..32].as_chunks::<4>().0.iter().enumerate() {
             let high = usize::from(half_word(w, 32 + 2 * g));
-            for k in 0..4 {
+            for (k, low) in low.iter().enumerate() {
                 let own = high >> (4 * k);
                 let shift = if own & 8 == 8 { ONES.wrapping_neg() } else { ONES };
-                to.put_eight(4 * g + k, &shifted(usize::from(low[k]) | (own & 7) << 8, shift));
+                to.put_eight(4 * g + k, &shifted(usize::from(*low) | (own & 7) << 8, shift));
             }
         }
     }

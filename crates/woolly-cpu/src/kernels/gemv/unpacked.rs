@@ -42,7 +42,7 @@ impl<T: Unpack> Format for T {
             if let Some(table) = &T::TABLE {
                 weights = s.lookup(table, weights);
             }
-            let negative = u64::from(signs[first / 32]) | u64::from(signs[first / 32 | 1]) << 32;
+            let negative = u64::from(signs[first / 32]) | u64::from(signs[(first / 32) | 1]) << 32;
             for c in 0..C {
                 let x = &x[c].0.v[vector];
                 let dot =
