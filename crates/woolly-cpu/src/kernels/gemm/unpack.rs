@@ -2,7 +2,8 @@
 //!
 //! An element is `scale · (byte − offset) + minimum`. Rows lie in lanes from the first load on: whole words of quants are
 //! transposed before they are taken apart, which moves half as much as unpacking first, and scales and minimums are unpacked
-//! for all lanes at once. Layouts are those of `woolly-quant`, the oracle of the tests.
+//! for all lanes at once. Types that are unpacked to memory (`kernels::unpacked`) are brought side by side
+//! afterwards. Layouts are those of `woolly-quant`, the oracle of the tests.
 
 use woolly_quant::TensorType;
 

@@ -182,7 +182,7 @@ fn gemv_path(
 /// How a matrix is multiplied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Path {
-    /// Decoded by the codec, then as floats.
+    /// Decoded first, then as floats.
     Decode,
     /// Floats as they are.
     Float(TensorType),
