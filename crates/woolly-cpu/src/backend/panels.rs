@@ -24,8 +24,8 @@ pub(super) fn products<'a>(
 ) -> [Option<Task<'a>>; GROUP] {
     let mut rest = [None; GROUP];
     rest[..tasks.len()].copy_from_slice(tasks);
-    let own = rest.each_mut().map(|task| task.take_if(|task| takes(cpu.level, &task.weight).is_some()));
-    let forms = || own.iter().flatten().filter_map(|task| Some(takes(cpu.level, &task.weight)?.1));
+    let own = rest.each_mut().map(|task| task.take_if(|task| takes(cpu.level, &task.weight, x.rows).is_some()));
+    let forms = || own.iter().flatten().filter_map(|task| Some(takes(cpu.level, &task.weight, x.rows)?.1));
     if forms().next().is_none() {
         return rest;
     }
@@ -61,7 +61,9 @@ pub(super) fn gated(
     activation: Activation,
     out: SharedOut<'_>,
 ) -> bool {
-    let [Some((_, gate)), Some((_, up))] = weights.map(|weight| takes(cpu.level, &weight)) else { return false };
+    let [Some((_, gate)), Some((_, up))] = weights.map(|weight| takes(cpu.level, &weight, x.rows)) else {
+        return false;
+    };
     pack(cpu, tokens, x, [gate, up].into_iter());
     let (tokens, inner) = (&*tokens, weights[0].rows);
     let width = width(cpu, inner);
@@ -97,7 +99,7 @@ fn strip<'a>(
     tokens: &Tokens,
     tiles: Range<usize>,
 ) -> &'a [f32] {
-    let taken = takes(cpu.level, weight).expect("only weights that are taken get here");
+    let taken = takes(cpu.level, weight, tokens.rows()).expect("only weights that are taken get here");
     let c = at_least(&mut lane.strips[which], tiles.len() * TILE * width);
     product(taken, weight, first, tokens, tiles, &mut lane.wide, c);
     c

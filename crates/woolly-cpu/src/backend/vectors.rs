@@ -94,7 +94,7 @@ impl Vectors {
     #[cfg(target_arch = "x86_64")]
     fn on_panels(level: Level, rows: usize, weight: &Rows<'_>) -> Option<(crate::isa::Avx512, Form)> {
         let these = (FEWEST_ON_PANELS..=avx512::MOST_FEW).contains(&rows) && !Self::on_tiles(level, rows, weight);
-        avx512::takes(level, weight).filter(|_| these)
+        avx512::takes(level, weight, rows).filter(|_| these)
     }
 
     /// Whether products of so many rows with this weight are computed for all of them at once.

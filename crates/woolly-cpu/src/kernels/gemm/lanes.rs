@@ -13,6 +13,9 @@ use crate::kernels::simd::{MAX_LANES, TileSimd};
 pub(super) trait Sink<S: TileSimd> {
     fn scale(&mut self, group: usize, scale: S::F);
     fn minimum(&mut self, group: usize, minimum: S::F);
+    /// Says that a block of 256 has given all its scales and minimums, and that its quants follow.
+    #[inline(always)]
+    fn scaled(&mut self) {}
     /// Takes the quants of a group, eight words of four where it has 32 columns, or four.
     fn quads<const Q: usize>(&mut self, group: usize, quads: [S::I; Q]);
 }

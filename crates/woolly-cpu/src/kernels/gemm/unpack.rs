@@ -225,6 +225,7 @@ formats! {
                 to.minimum(4 * i + byte, s.mul(minimum, bits(s, scales, 8 * byte as u32 + 4, 15)));
             }
         }
+        to.scaled();
         for half in 0..4 {
             let pairs = block.sixteen(s, 16 + 16 * half);
             for j in 0..4 {
@@ -258,6 +259,7 @@ formats! {
                 to.scale((4 * k + byte) as usize, s.mul(d, signed_byte(s, scales, byte)));
             }
         }
+        to.scaled();
         let masks = block.thirty_two(s, 0);
         for half in 0..4 {
             let (n, which) = (half / 2, half % 2);
@@ -305,6 +307,7 @@ formats! {
                 to.scale(4 * i + byte, s.mul(d, signed_byte(s, scales, byte as u32)));
             }
         }
+        to.scaled();
         for half in 0..4 {
             let (n, which) = (half / 2, half % 2);
             let pairs = block.sixteen(s, 128 + 16 * half);
@@ -416,6 +419,7 @@ fn six_bit_pairs<S: TileSimd>(s: S, [head, first, second, third]: [S::I; 4], to:
             to.minimum(4 * i + byte, s.mul(minimum, bits(s, minimums, 8 * byte as u32, 0xff)));
         }
     }
+    to.scaled();
 }
 
 /// Returns `a | (b & mask)`, the mask being the same for all bytes.

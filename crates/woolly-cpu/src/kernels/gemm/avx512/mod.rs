@@ -6,6 +6,7 @@
 
 mod few;
 mod panel;
+mod rescale;
 #[cfg(test)]
 mod tests;
 mod tile;
@@ -21,7 +22,8 @@ use crate::isa::{Avx512, Level};
 use crate::kernels::gemv::Rows;
 pub(crate) use panel::ROWS;
 use panel::{Half, LANES, Panel};
-use tile::Operands;
+use rescale::{Groups, RESCALED};
+use tile::{Operands, run};
 pub(crate) use tokens::{TILE, Tokens};
 
 /// Most tokens that [`multiply`] takes.
@@ -34,28 +36,34 @@ pub(crate) const STRIP: usize = 4 * ROWS;
 /// Panels multiplied with a tile of activations while that is in the L1 cache.
 const TOGETHER: usize = 2;
 
-/// Returns the proof of the instructions and the form of `weight`, if it is multiplied here at `level`.
-pub(crate) fn takes(level: Level, weight: &Rows<'_>) -> Option<(Avx512, Form)> {
+/// Tokens from which on fewer scalings save more than rescaling the weights costs.
+const FEWEST_RESCALED: usize = 24;
+
+/// Returns the proof of the instructions and the form in which `weight` is multiplied with so many tokens, if it is
+/// multiplied here at `level`.
+pub(crate) fn takes(level: Level, weight: &Rows<'_>, tokens: usize) -> Option<(Avx512, Form)> {
     if level < Level::Avx512 {
         return None;
     }
     let form = form(level, weight).filter(|_| weight.rows > 0)?;
-    Some((Avx512::new()?, form))
+    let rescaled = tokens >= FEWEST_RESCALED && rescale::takes(weight.ty);
+    Some((Avx512::new()?, if rescaled { RESCALED } else { form }))
 }
 
 /// Scratch of one thread; everything in it is overwritten before it is read.
 pub(crate) struct Scratch {
     panels: [Panel; TOGETHER],
+    groups: Groups,
     tail: Tail,
 }
 
 impl Scratch {
-    /// Allocates about 32 KiB.
+    /// Allocates about 36 KiB.
     pub(crate) fn new() -> Box<Self> {
         Box::new(Self::ZERO)
     }
 
-    const ZERO: Self = Self { panels: [Panel::ZERO; _], tail: Tail::ZERO };
+    const ZERO: Self = Self { panels: [Panel::ZERO; _], groups: Groups::ZERO, tail: Tail::ZERO };
 }
 
 /// Computes `c[token][r] = weight[first + r] · x[token]` for the tokens of `tiles`.
@@ -128,7 +136,7 @@ impl Product<'_> {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn run(&self, scratch: &mut Scratch, c: &mut [f32]) {
         let panels = self.width / ROWS;
-        let steps = PIECE / self.form.group * self.tiles.len();
+        let steps = PIECE / 4 / run(self.form.group / 4) * self.tiles.len();
         let pieces = self.x.columns().div_ceil(PIECE);
         // One panel, next to which there is room in the caches: all of the next one.
         let next = self.first + ROWS..self.first + 2 * ROWS;
@@ -137,7 +145,7 @@ impl Product<'_> {
             for panel in (0..panels).step_by(TOGETHER) {
                 let count = TOGETHER.min(panels - panel);
                 for (i, to) in scratch.panels[..count].iter_mut().enumerate() {
-                    self.fill(piece, panel + i, to, &mut scratch.tail);
+                    self.fill(piece, panel + i, to, &mut scratch.groups, &mut scratch.tail);
                 }
                 let mut after = self.after(piece, panel, count, steps * count);
                 let ahead = next.as_mut().unwrap_or(&mut after);
@@ -168,7 +176,7 @@ impl Product<'_> {
     /// Unpacks a piece of a panel.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn fill(&self, piece: usize, panel: usize, to: &mut Panel, tail: &mut Tail) {
+    fn fill(&self, piece: usize, panel: usize, to: &mut Panel, groups: &mut Groups, tail: &mut Tail) {
         let Rows { ty, columns, .. } = *self.weight;
         let first = self.first + panel * ROWS;
         let here = PIECE.min(columns - piece * PIECE);
@@ -181,7 +189,13 @@ impl Product<'_> {
                 self.bytes(here),
                 tail,
             );
-            unpack(self.simd, ty, from, here / ty.block_elements(), &mut Half { panel: to, half });
+            let mut to = Half { panel: to, half };
+            if self.form == RESCALED {
+                // SAFETY: this function has the instructions, and the piece the bytes of its columns.
+                unsafe { rescale::unpack(self.simd, ty, from, groups, to) };
+            } else {
+                unpack(self.simd, ty, from, here / ty.block_elements(), &mut to);
+            }
         }
     }
 
@@ -214,6 +228,9 @@ impl Product<'_> {
         // SAFETY: passed on from the caller.
         unsafe {
             match (self.form.group, self.form.minimum) {
+                (rescale::SPAN, _) => {
+                    sized::<{ rescale::SPAN / 4 }, false>(self.simd, panel, x, tokens, ahead, c, self.width)
+                }
                 (16, true) => sized::<4, true>(self.simd, panel, x, tokens, ahead, c, self.width),
                 (16, false) => sized::<4, false>(self.simd, panel, x, tokens, ahead, c, self.width),
                 (_, true) => sized::<8, true>(self.simd, panel, x, tokens, ahead, c, self.width),

@@ -44,14 +44,14 @@ fn pack(simd: Avx512, tokens: &mut Tokens, x: &[f32], columns: usize, form: Form
     }
 }
 
-/// The rounding of activations that [`crate::kernels::gemv`] documents: 8 bits, a scale for each 32.
-fn rounded(x: &[f32]) -> Vec<f32> {
+/// The rounding of activations that [`crate::kernels::gemv`] documents: 8 bits, a scale for each `span`.
+fn rounded(x: &[f32], span: usize) -> Vec<f32> {
     let block = |x: &[f32]| {
         let largest = x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
         let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
         x.iter().map(|x| (x * inverse).round_ties_even() * (largest / 127.0)).collect::<Vec<_>>()
     };
-    x.chunks(32).flat_map(block).collect()
+    x.chunks(span).flat_map(block).collect()
 }
 
 /// Noise with some groups far larger than others.
@@ -59,12 +59,15 @@ fn activations(n: usize) -> Vec<f32> {
     noise(n, 3).iter().enumerate().map(|(i, x)| x * if i / 32 % 5 == 3 { 40.0 } else { 1.0 }).collect()
 }
 
-/// Checks `found(token, row)` for all tokens and rows.
-fn check(case: &str, w: &Rows<'_>, x: &[f32], found: impl Fn(usize, usize) -> f32) {
-    let k = w.columns;
-    let mut values = vec![0.0; w.rows * k];
+fn decoded(w: &Rows<'_>) -> Vec<f32> {
+    let mut values = vec![0.0; w.rows * w.columns];
     w.ty.decode(w.bytes, &mut values).unwrap();
-    for (token, x) in rounded(x).chunks(k).enumerate() {
+    values
+}
+
+/// Checks `found(token, row)` for all tokens and rows: products of `values` with activations rounded by `span`.
+fn check(case: &str, (values, k): (&[f32], usize), x: &[f32], span: usize, found: impl Fn(usize, usize) -> f32) {
+    for (token, x) in rounded(x, span).chunks(k).enumerate() {
         for (r, row) in values.chunks(k).enumerate() {
             let terms = row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
             let (exact, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + f64::abs(t)));
@@ -97,7 +100,8 @@ fn few_tokens_agree_with_exact_sums() {
                 };
                 let (out, split) = (compute(&[0..0, 0..rows]), compute(&[0..rows / 3, rows / 3..rows]));
                 assert!(out.iter().zip(&split).all(|(a, b)| a.to_bits() == b.to_bits()), "{ty} {m}: a split shows");
-                check(&format!("{ty} {rows}x{k}, {m} tokens"), &w, &x, |token, r| out[token * rows + r]);
+                let case = format!("{ty} {rows}x{k}, {m} tokens");
+                check(&case, (&decoded(&w), k), &x, 32, |token, r| out[token * rows + r]);
             }
         }
     }
@@ -114,46 +118,134 @@ fn many_tokens_agree_with_exact_sums_whatever_the_strip_and_the_tiles() {
         for m in [7, 29] {
             let x = activations(m * k);
             pack(simd, &mut tokens, &x, k, form);
-            let mut all = Vec::new();
-            for (width, each) in [(STRIP, 5), (ROWS, 2), (3 * ROWS, 1)] {
-                let mut out = vec![f32::NAN; m * rows];
-                for (first, tile) in
-                    (0..rows).step_by(width).flat_map(|f| (0..tokens.tiles()).step_by(each).map(move |t| (f, t)))
-                {
-                    let tiles = tile..tokens.tiles().min(tile + each);
-                    let mut c = vec![f32::NAN; tiles.len() * TILE * width];
-                    product((simd, form), &w, first, &tokens, tiles, &mut scratch, &mut c);
-                    for (token, c) in (tile * TILE..m).zip(c.chunks(width)) {
-                        let end = rows.min(first + width);
-                        out[token * rows + first..token * rows + end].copy_from_slice(&c[..end - first]);
-                    }
-                }
-                all.push(out);
-            }
-            check(&format!("{ty}, {m} tokens"), &w, &x, |token, r| all[0][token * rows + r]);
-            assert!(all[0] == all[1] && all[0] == all[2], "{ty}, {m} tokens: the blocking shows");
+            let out = blocked((simd, form), &w, &tokens, &mut scratch);
+            check(&format!("{ty}, {m} tokens"), (&decoded(&w), k), &x, 32, |token, r| out[token * rows + r]);
         }
+    }
+}
+
+/// Returns the product, computed in blocks of several sizes, which must not show.
+fn blocked(taken: (Avx512, Form), w: &Rows<'_>, tokens: &Tokens, scratch: &mut Scratch) -> Vec<f32> {
+    let (rows, m) = (w.rows, tokens.rows());
+    let mut all = Vec::new();
+    for (width, each) in [(STRIP, 5), (ROWS, 2), (3 * ROWS, 1)] {
+        let mut out = vec![f32::NAN; m * rows];
+        for (first, tile) in
+            (0..rows).step_by(width).flat_map(|f| (0..tokens.tiles()).step_by(each).map(move |t| (f, t)))
+        {
+            let tiles = tile..tokens.tiles().min(tile + each);
+            let mut c = vec![f32::NAN; tiles.len() * TILE * width];
+            product(taken, w, first, tokens, tiles, scratch, &mut c);
+            for (token, c) in (tile * TILE..m).zip(c.chunks(width)) {
+                let end = rows.min(first + width);
+                out[token * rows + first..token * rows + end].copy_from_slice(&c[..end - first]);
+            }
+        }
+        all.push(out.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+    }
+    assert!(all[0] == all[1] && all[0] == all[2], "{}, {m} tokens: the blocking shows", w.ty);
+    all[0].iter().map(|&bits| f32::from_bits(bits)).collect()
+}
+
+/// Returns what the largest and the smallest quants would stand for in each place: with quants of zeros and of ones.
+fn ends(w: &Rows<'_>) -> [Vec<f32>; 2] {
+    let quants = match w.ty {
+        TensorType::Q2_K => 16..80,
+        TensorType::Q3_K => 0..96,
+        TensorType::Q4_K => 16..144,
+        TensorType::Q5_K => 16..176,
+        TensorType::Q6_K => 0..192,
+        ty => panic!("{ty} is rescaled and has no range of quants here"),
+    };
+    [0, 0xff].map(|byte| {
+        let mut bytes = w.bytes.to_vec();
+        bytes.chunks_mut(w.ty.block_bytes()).for_each(|block| block[quants.clone()].fill(byte));
+        decoded(&Rows { bytes: &bytes, ..*w })
+    })
+}
+
+#[test]
+fn rescaled_weights_are_within_half_a_step_and_their_products_exact() {
+    let Some(simd) = avx512("rescaled_weights_are_within_half_a_step_and_their_products_exact") else { return };
+    let (mut tokens, mut scratch) = (Tokens::default(), Scratch::new());
+    let types: Vec<_> = types().filter(|(ty, _)| rescale::takes(*ty)).collect();
+    assert!(!types.is_empty(), "no type is rescaled");
+    for (ty, _) in types {
+        let (rows, k) = (75, 512);
+        let bytes = blocks(ty, k, rows, 4);
+        let w = Rows { ty, bytes: &bytes, columns: k, rows };
+        // Each token selects a column.
+        let one: Vec<f32> = (0..k * k).map(|i| if i / k == i % k { 1.0 } else { 0.0 }).collect();
+        pack(simd, &mut tokens, &one, k, RESCALED);
+        let found = blocked((simd, RESCALED), &w, &tokens, &mut scratch);
+        let found: Vec<f32> = (0..rows * k).map(|i| found[i % k * rows + i / k]).collect();
+        let (exact, ends) = (decoded(&w), ends(&w));
+        // A factor is off by half of a 256th for each unit of the quant.
+        let tolerance = 0.502 + f32::from(unpack::largest(ty)) / 512.0;
+        for (span, found) in found.chunks(rescale::SPAN).enumerate() {
+            let of_span = span * rescale::SPAN..(span + 1) * rescale::SPAN;
+            let step = ends.iter().flat_map(|e| &e[of_span.clone()]).fold(0.0, |m: f32, x| m.max(x.abs())) / 127.0;
+            for (found, exact) in found.iter().zip(&exact[of_span]) {
+                assert!((found - exact).abs() <= step * tolerance, "{ty}: {found}, not {exact}, step {step}");
+            }
+        }
+        for m in [24, 31] {
+            let x = activations(m * k);
+            pack(simd, &mut tokens, &x, k, RESCALED);
+            let out = blocked((simd, RESCALED), &w, &tokens, &mut scratch);
+            check(&format!("{ty} rescaled, {m} tokens"), (&found, k), &x, rescale::SPAN, |token, r| {
+                out[token * rows + r]
+            });
+        }
+    }
+}
+
+#[test]
+fn rescaled_rows_with_numbers_that_are_none_show_and_zeros_stay() {
+    let Some(simd) = avx512("rescaled_rows_with_numbers_that_are_none_show_and_zeros_stay") else { return };
+    let (ty, rows, k, m) = (TensorType::Q4_K, 4, 256, 24);
+    let mut bytes = blocks(ty, k, rows, 2);
+    for (row, d) in [(1, 0x7c00_u16), (2, 0x7e00), (3, 0)] {
+        let block = &mut bytes[row * ty.block_bytes()..];
+        block[..2].copy_from_slice(&d.to_le_bytes());
+        block[2..4].fill(0);
+    }
+    let w = Rows { ty, bytes: &bytes, columns: k, rows };
+    let (mut tokens, mut scratch) = (Tokens::default(), Scratch::new());
+    pack(simd, &mut tokens, &noise(m * k, 6), k, RESCALED);
+    let out = blocked((simd, RESCALED), &w, &tokens, &mut scratch);
+    for out in out.chunks(rows) {
+        assert!(out[0].is_finite() && out[1].is_nan() && out[2].is_nan() && out[3] == 0.0, "{out:?}");
     }
 }
 
 #[test]
 fn not_a_number_stays_with_its_token() {
     let Some(simd) = avx512("not_a_number_stays_with_its_token") else { return };
-    let mut tokens = Tokens::default();
-    for (ty, value) in
-        [(TensorType::Q4_K, f32::INFINITY), (TensorType::Q8_0, f32::NAN), (TensorType::Q6_K, -f32::INFINITY)]
-    {
-        let (rows, form) = (20, unpack::form(ty).unwrap());
+    let (mut tokens, mut scratch) = (Tokens::default(), Scratch::new());
+    let own = |ty| unpack::form(ty).unwrap();
+    for (ty, form, value) in [
+        (TensorType::Q4_K, own(TensorType::Q4_K), f32::INFINITY),
+        (TensorType::Q8_0, own(TensorType::Q8_0), f32::NAN),
+        (TensorType::Q6_K, own(TensorType::Q6_K), -f32::INFINITY),
+        (TensorType::Q6_K, RESCALED, f32::INFINITY),
+        (TensorType::Q4_K, RESCALED, f32::NAN),
+    ] {
+        let rows = 20;
         let bytes = blocks(ty, 512, rows, 1);
         let w = Rows { ty, bytes: &bytes, columns: 512, rows };
         let mut x = noise(7 * 512, 2);
         x[512 + 300] = value;
         x[2 * 512..][..32].fill(1e-40);
         pack(simd, &mut tokens, &x, 512, form);
-        let mut out = vec![0.0; 7 * rows];
-        multiply((simd, form), &w, 0..rows, &tokens, &SharedOut::new(&mut out), rows);
-        for (token, out) in out.chunks(rows).enumerate() {
-            assert!(out.iter().all(|x| x.is_finite() == (token != 1)), "{ty}, token {token}");
+        let mut all = blocked((simd, form), &w, &tokens, &mut scratch);
+        if form != RESCALED {
+            let mut few = vec![0.0; 7 * rows];
+            multiply((simd, form), &w, 0..rows, &tokens, &SharedOut::new(&mut few), rows);
+            all.extend(few);
+        }
+        for (token, out) in all.chunks(rows).enumerate() {
+            assert!(out.iter().all(|x| x.is_finite() == (token % 7 != 1)), "{ty} {form:?}, token {token}");
         }
     }
 }

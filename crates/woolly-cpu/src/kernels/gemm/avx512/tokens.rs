@@ -1,4 +1,5 @@
-//! Activations as the tile loop reads them: signed bytes with a scale for each 32, interleaved over a tile's tokens.
+//! Activations as the tile loop reads them: signed bytes with a scale for each 32, or for the columns that rescaled weights
+//! share one for, interleaved over a tile's tokens.
 //!
 //! `[piece of 256 columns][tile of 6 tokens][column or group][6 tokens]`, so that for one piece of the weights the
 //! activations of all tokens are one stream. Rounding as in [`super::super::pack`] and in the matrix-vector kernels.
@@ -116,6 +117,11 @@ impl Tokens {
         self.columns
     }
 
+    /// Returns the columns that share a scale.
+    fn span(&self) -> usize {
+        self.extras[..self.used].iter().fold(GROUP, |span, extra| span.max(extra.form.group))
+    }
+
     fn pieces(&self) -> usize {
         self.columns.div_ceil(PIECE)
     }
@@ -130,12 +136,12 @@ impl Tokens {
 
     /// Returns a view that packs tiles, for several threads at once.
     pub(crate) fn writer(&mut self) -> Writer<'_> {
-        let (rows, columns, tiles, pieces) = (self.rows, self.columns, self.tiles(), self.pieces());
+        let (rows, columns, tiles, pieces, span) = (self.rows, self.columns, self.tiles(), self.pieces(), self.span());
         let mut extras = [const { None }; FORMS];
         for (slot, extra) in extras.iter_mut().zip(&mut self.extras[..self.used]) {
             *slot = Some((extra.form, Disjoint::new(&mut extra.values)));
         }
-        Writer { rows, columns, tiles, pieces, parts: Disjoint::new(&mut self.parts), extras }
+        Writer { rows, columns, tiles, pieces, span, parts: Disjoint::new(&mut self.parts), extras }
     }
 }
 
@@ -145,6 +151,7 @@ pub(crate) struct Writer<'a> {
     columns: usize,
     tiles: usize,
     pieces: usize,
+    span: usize,
     parts: Disjoint<'a, Part>,
     extras: [Option<(Form, Disjoint<'a, [u32; TILE]>)>; FORMS],
 }
@@ -185,7 +192,7 @@ impl Writer<'_> {
         // SAFETY: the caller's.
         let part = unsafe { &mut self.parts.slice(at..at + 1)[0] };
         // SAFETY: the token proves the instructions.
-        unsafe { fill(part, rows) };
+        unsafe { fill(part, rows, self.span) };
         for (form, extra) in self.extras.iter().flatten() {
             let groups = PIECE / form.group;
             // SAFETY: the token proves the instructions; groups of parts do not overlap, as parts do not.
@@ -195,13 +202,20 @@ impl Writer<'_> {
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn fill(part: &mut Part, rows: &[&[f32]; TILE]) {
+fn fill(part: &mut Part, rows: &[&[f32]; TILE], span: usize) {
+    let mut largest = [0.0; TILE];
     for group in 0..rows[0].len() / GROUP {
+        if (group * GROUP).is_multiple_of(span) {
+            for (largest, row) in largest.iter_mut().zip(rows) {
+                let start = (group * GROUP).min(row.len());
+                *largest = magnitude(&row[start..row.len().min(start + span)]);
+            }
+        }
         let mut quads = [_mm256_setzero_si256(); 8];
         for (lane, row) in rows.iter().enumerate() {
             part.scales[group][lane] = 0.0;
             if let Some(values) = row.as_chunks::<GROUP>().0.get(group) {
-                (part.scales[group][lane], quads[lane]) = quantise(values);
+                (part.scales[group][lane], quads[lane]) = quantise(values, largest[lane]);
             }
         }
         // SAFETY: AVX-512 brings AVX2.
@@ -217,18 +231,27 @@ fn fill(part: &mut Part, rows: &[&[f32]; TILE]) {
     }
 }
 
-/// Quantises 32 values to signed bytes: scale `max |x| / 127`, rounded to nearest, ties to even.
-/// The scale of a group with an infinity or a NaN is one, too, and makes every product with the group NaN.
+/// Returns the largest magnitude of whole groups of sixteen, which is infinite or NaN if any is.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn magnitude(values: &[f32]) -> f32 {
+    let mut most = _mm512_setzero_si512();
+    for values in values.as_chunks::<16>().0 {
+        // SAFETY: sixteen floats are readable.
+        let x = unsafe { _mm512_loadu_si512(values.as_ptr().cast()) };
+        // As integers, magnitudes order like the numbers, with infinities and NaN above all, so that none gets lost.
+        most = _mm512_max_epi32(most, _mm512_and_si512(x, _mm512_set1_epi32(0x7fff_ffff)));
+    }
+    f32::from_bits(_mm512_reduce_max_epi32(most).cast_unsigned())
+}
+
+/// Quantises 32 values of magnitudes up to `largest` to signed bytes: scale `largest / 127`, rounded to nearest, ties to
+/// even. A scale that is infinite or NaN makes every product with the group NaN.
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
-fn quantise(values: &[f32; GROUP]) -> (f32, __m256i) {
+fn quantise(values: &[f32; GROUP], largest: f32) -> (f32, __m256i) {
     // SAFETY: 32 floats are readable.
     let (a, b) = unsafe { (_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16))) };
-    // As integers, magnitudes order like the numbers, with infinities and NaN above all, so that none gets lost.
-    let magnitude = _mm512_set1_epi32(0x7fff_ffff);
-    let magnitudes = [a, b].map(|x| _mm512_and_si512(_mm512_castps_si512(x), magnitude));
-    let largest = _mm512_reduce_max_epi32(_mm512_max_epi32(magnitudes[0], magnitudes[1]));
-    let largest = f32::from_bits(largest.cast_unsigned());
     let inverse = _mm512_set1_ps(if largest < SMALLEST { 0.0 } else { 127.0 / largest });
     let a = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)));
     let b = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(b, inverse)));
