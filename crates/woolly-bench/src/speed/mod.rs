@@ -31,7 +31,7 @@ pub struct Options {
     pub cases: Vec<Case>,
     /// Samples of each row.
     pub repetitions: usize,
-    /// Whether each row begins with a run that is not timed.
+    /// Whether each row, and each turn after another engine's, begins with a run that is not timed.
     pub warm_up: bool,
     /// Pause before each row, for processors that heat up.
     pub delay: Duration,
@@ -103,7 +103,11 @@ impl Options {
         let mut rival = Rival::default();
         opponent.prepare(path, case, self.warm_up, &mut |trial| {
             let at_once = if trial.in_turn() { 1 } else { repetitions };
-            for _ in (0..repetitions).step_by(at_once) {
+            for first in (0..repetitions).step_by(at_once) {
+                // The other engine warms up at each of its turns, which take long enough for ours to get cold.
+                if self.warm_up && first > 0 {
+                    test.warm_up()?;
+                }
                 (0..at_once).try_for_each(|_| test.sample().map(|sample| samples.push(sample)))?;
                 let theirs = trial.measure(at_once)?;
                 rival.engine = theirs.engine;

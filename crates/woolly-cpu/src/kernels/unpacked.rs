@@ -162,13 +162,15 @@ pub(crate) fn to_bytes(ty: TensorType, blocks: &[u8], bytes: &mut Unpacked, scal
     with_unpack!(ty, F => step_to_bytes::<F>(blocks, bytes, scales), _ => unreachable!("{ty} is not unpacked here"));
 }
 
-/// Decodes up to [`STEP`] weights of any type: as the codec, and faster where there is a [`layout`].
+/// Decodes up to [`STEP`] weights of any type: as the codec, and faster for most that have a [`layout`].
 ///
 /// # Panics
 /// When `blocks` are not the bytes of `out.len()` weights.
 #[inline(always)]
 pub(crate) fn decode(ty: TensorType, blocks: &[u8], out: &mut [f32]) {
-    let Some(Layout { offset, .. }) = layout(ty) else {
+    // Their codecs take one or two bits a weight and look nothing up.
+    let plain = matches!(ty, TensorType::Q1_0 | TensorType::Q2_0);
+    let Some(Layout { offset, .. }) = layout(ty).filter(|_| !plain) else {
         return ty.decode(blocks, out).expect("the caller brings whole blocks and room for them");
     };
     assert_eq!(blocks.len() * ty.block_elements(), out.len() * ty.block_bytes(), "{ty}: bytes and weights");
