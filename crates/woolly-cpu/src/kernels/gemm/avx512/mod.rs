@@ -1,8 +1,9 @@
 //! Products of several rows on AVX-512 VNNI, for every type with an integer form.
 //!
 //! Thirty-two weight rows, a lane each, are unpacked piece by piece into a panel in the L1 cache and multiplied with six
-//! tokens at a time. A token's result depends neither on how many there are nor on the strip its weights are in. The
-//! same kernel serves prefill and a few sequences that are decoded together, where the unpacking is what counts.
+//! tokens at a time. A token's result does not depend on the strip its weights are in, and on how many tokens there are only
+//! where the panel does: [rescaled](rescale) weights pay for many of them. The same kernel serves prefill and a few sequences
+//! that are decoded together, where the unpacking is what counts.
 
 mod few;
 mod panel;

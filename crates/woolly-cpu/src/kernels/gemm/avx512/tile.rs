@@ -2,8 +2,8 @@
 //!
 //! Sums of bytes start at the bits of [`MAGIC`], so that they are at the same time the floats `MAGIC + sum`. One fused
 //! multiplication with the scale then converts and scales at once: `(MAGIC + sum) · scale − MAGIC · scale`. It rounds once,
-//! for `MAGIC · scale` is exact: scales have at most 19 bits: half-precision numbers times integers below 256, or cut to that. Every other
-//! vector instruction takes the place of a product, so this is what the share of the peak hangs on.
+//! for `MAGIC · scale` is exact: scales have at most 19 bits, being half-precision numbers times integers below 256, or cut
+//! to that. Every other vector instruction takes the place of a product, so this is what the share of the peak hangs on.
 
 use std::arch::x86_64::*;
 
