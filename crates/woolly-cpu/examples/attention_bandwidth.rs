@@ -1,6 +1,8 @@
 //! Measures how much of the machine's read bandwidth decode attention reaches, and how fast prefill attention is.
 //!
-//! `cargo run --release -p woolly-cpu --example attention_bandwidth [threads] [context]`
+//! `cargo run --release -p woolly-cpu --example attention_bandwidth [threads] [context] [only]...`
+//!
+//! With words such as `64/8` (elements of a head, group), `f16` and `avx512`, only what has all of these names is measured.
 //!
 //! Decode: one new token at the end of the context, layer after layer of 320 MiB of cache, so that it comes from memory;
 //! as share of plain reading in the same process. Prefill: 512 new tokens at the end of the context, in floating-point
@@ -30,9 +32,16 @@ fn main() -> Outcome<()> {
     let pool = ThreadPool::new(threads, false)?;
     let plain = ReadProbe::new(1 << 30).ok_or("not enough memory")?.bandwidth(&pool) / 1e9;
     println!("{threads} threads, plain read {plain:.1} GB/s, context {context}");
+    let only = arguments.get(2..).unwrap_or_default();
     for ((length, group), storage) in SHAPES.into_iter().flat_map(|s| CacheType::ALL.map(|ty| (s, ty))) {
+        let names = [format!("{length}/{group}"), storage.to_string()];
+        let wanted = |level: &Level| only.iter().all(|word| names.contains(word) || word == level.name());
+        let levels: Vec<_> = Level::available().filter(|&level| level > Level::Scalar).filter(wanted).collect();
+        if levels.is_empty() {
+            continue;
+        }
         print!("head {length:3} group {group} {storage:5}");
-        for level in Level::available().filter(|&level| level > Level::Scalar) {
+        for level in levels {
             let cpu = Cpu::new(CpuOptions { threads: Some(threads), level: Some(level), ..CpuOptions::default() })?;
             let mut layers = Layers::new(&cpu, length, group, context, storage)?;
             let read = layers.decode()? / 1e9;

@@ -318,17 +318,18 @@ fn list_items(batch: &Batch<'_>, cut: Cut, items: &mut Vec<Item>) {
             let seen = union(sequence, &vectors, group, window);
             let first = seen.start / span * span;
             let parts = (seen.end - first).div_ceil(span);
-            for head in 0..kv_heads {
-                for part in 0..parts {
-                    let from = first + part * span;
-                    let positions = from.max(seen.start)..seen.end.min(from.saturating_add(span));
-                    let place = (parts > 1).then_some(partial);
-                    partial += usize::from(parts > 1);
+            // The heads of a part lie side by side in the cache: one after the other, they share entries of page tables.
+            for part in 0..parts {
+                let from = first + part * span;
+                let positions = from.max(seen.start)..seen.end.min(from.saturating_add(span));
+                for head in 0..kv_heads {
+                    let place = (parts > 1).then_some(partial + head * parts + part);
                     let parts = if part == 0 { parts } else { 0 };
-                    let vectors = vectors.clone();
+                    let (vectors, positions) = (vectors.clone(), positions.clone());
                     items.push(Item { sequence: index, head, vectors, positions, partial: place, parts });
                 }
             }
+            partial += if parts > 1 { kv_heads * parts } else { 0 };
         }
     }
 }
