@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-STEPS = 3400
-DECAY = 1700
+STEPS = 2400
+DECAY = 1300
 
 
 def main() -> None:

@@ -28,6 +28,7 @@ from torch import Tensor
 from batches import Batch, Loader, collate, encode
 from corpus import mixture
 from gguf_model import load_transformers
+from induction import begin_with_copying
 from model import Lamb, Shape, precision
 from optimizer import optimizers
 from probe import Probe
@@ -177,10 +178,12 @@ def train(arguments: argparse.Namespace) -> None:
     base_rates = [[group["lr"] for group in optimiser.param_groups] for optimiser in optimisers]
     progress = {"step": 0, "position": arguments.first_document, "tokens": 0, "seconds": 0.0}
     checkpoint = arguments.directory / "last.pt"
-    if arguments.weights and not checkpoint.exists():
-        model.load_state_dict(weights_of(arguments.weights))
     if checkpoint.exists():
         progress = _resume(checkpoint, model, optimisers, device)
+    elif arguments.weights:
+        model.load_state_dict(weights_of(arguments.weights))
+    else:
+        begin_with_copying(model)
     # Workers alias the weights, so they are made after a checkpoint has been read.
     workers = Workers(model, 1 if device.type == "cuda" else arguments.workers, device, not arguments.eager)
     loader = Loader(
@@ -259,8 +262,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--decay", type=int, default=500, help="steps at the end in which the rate falls to zero")
     parser.add_argument("--warmup", type=int, default=60)
-    parser.add_argument("--matrix-rate", type=float, default=0.02)
-    parser.add_argument("--other-rate", type=float, default=0.004)
+    parser.add_argument("--matrix-rate", type=float, default=0.015)
+    parser.add_argument("--other-rate", type=float, default=0.003)
     parser.add_argument("--layers", type=int, default=Shape.layers)
     parser.add_argument("--batch", type=int, default=2048, help="tokens of one batch")
     parser.add_argument("--accumulate", type=int, default=4, help="batches of one step")

@@ -44,7 +44,7 @@ _FIRST_SHARES = {
     "talk": 1,
     "rephrase": 1,
 }
-_FIRST_DOCUMENTS = 30_000
+_FIRST_DOCUMENTS = 15_000
 
 # Kinds whose makers can begin with easy texts.
 _GRADED = ("reading", "drill")
