@@ -15,10 +15,6 @@ use crate::buffer::ALIGNMENT;
 use crate::kernels::storage::{clear_from, sizes};
 use crate::pages::Pages;
 
-/// Bytes of a cache from which on huge pages are asked for: they make attention to a long context faster, and what they
-/// take beyond the blocks in use is little against it.
-const LEAST_HUGE: usize = 64 << 20;
-
 /// Keys and values of all layers; memory is taken as blocks are first written.
 pub struct CpuCache {
     pub(crate) spec: CacheSpec,
@@ -37,10 +33,7 @@ impl CpuCache {
         let refused = |bytes| BackendError::OutOfMemory { what: "key-value cache", bytes };
         let layout = Layout::new(spec).ok_or(refused(usize::MAX))?;
         let total = layout.block.checked_mul(spec.blocks).ok_or(refused(usize::MAX))?;
-        let mut memory = Pages::reserve(total).ok_or(refused(total))?;
-        if total >= LEAST_HUGE {
-            memory.prefer_huge(0..total);
-        }
+        let memory = Pages::reserve(total).ok_or(refused(total))?;
         Ok(Self { spec: spec.clone(), memory, layout })
     }
 

@@ -33,21 +33,6 @@ impl Pages {
         unsafe { slice::from_raw_parts_mut(start, len) }
     }
 
-    /// Asks for huge pages where `range`, which begins at a page, is first written: advice, which may be ignored.
-    ///
-    /// Memory is then taken in steps of a huge page. Parts of one that are given back no longer count as the process's,
-    /// and can be used by others once the system has split the page, which it does when memory is short.
-    pub(crate) fn prefer_huge(&mut self, range: Range<usize>) {
-        #[cfg(all(target_os = "linux", not(miri)))]
-        {
-            let memory = &mut self.bytes_mut()[range];
-            // SAFETY: memory that is borrowed exclusively; the advice changes no contents, and a refusal changes nothing.
-            unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.len(), libc::MADV_HUGEPAGE) };
-        }
-        #[cfg(not(all(target_os = "linux", not(miri))))]
-        let _ = range;
-    }
-
     /// Gives back the pages that lie wholly in `range` of the bytes; their contents are unspecified afterwards.
     pub(crate) fn release(&mut self, range: Range<usize>) {
         let (page, len) = (imp::page_size(), self.0.parts().1);
