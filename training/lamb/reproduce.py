@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-STEPS = 2400
-DECAY = 1300
+STEPS = 2100
+DECAY = 950
 
 
 def main() -> None:
