@@ -102,6 +102,31 @@ proptest! {
     }
 }
 
+#[test]
+fn one_weight_far_above_the_others_gives_that_element_its_value() {
+    let mut values = vec![0.0; 32];
+    (values[5], values[17], values[29]) = (-32752.0, -65504.0, 65504.0);
+    // Found by chance: sums of products with such weights leave the range of single precision.
+    #[rustfmt::skip]
+    let found = [
+        2.94354e-32, 6.33936e+22, 1.79303e-35, 1513.1171, 1.41919e-05, 3.17966e+38, 1.32102e+31, 0.206973, 3.83306e+15, 5.79289e-16, 9.80455e+11, 5.02137e-32, 6.33847e+12, 1.09523e+25, 3.52021e-20, 8.15565e-12, 4.84932e+08, 2.81404e+32, 5.89568e-05, 9.96764e-16, 5.23149e+26, 1.42738e+13, 4.71764e+05, 2.18709e+12, 4.67747e+26, 1.51348e-19, 12.746821, 3.93109e-22, 1.17402e+08, 3.22389e+31, 603.6999, 5.95448,
+    ];
+    let even = |largest: f32, other: f32| {
+        let mut importance = [other; 32];
+        importance[5] = largest;
+        importance
+    };
+    for importance in [found, even(3.2e38, 2.8e32), even(1e6, 1e-9), even(1e-6, 1e-21), even(1e-30, 1e-45)] {
+        for (ty, step) in [(TensorType::Q4_1, 131_008.0 / 15.0), (TensorType::Q5_1, 131_008.0 / 31.0)] {
+            let decoded = weighted_round_trip(ty, &values, &importance);
+            assert!(decoded.iter().all(|y| y.is_finite()), "{ty}, {importance:?}: {decoded:?}");
+            let off = (decoded[5] - values[5]).abs();
+            // The minimum ends at the edge of binary16, which may cost half a step more.
+            assert!(off <= step, "{ty}, {importance:?}: {} became {}", values[5], decoded[5]);
+        }
+    }
+}
+
 /// Weights of every magnitude that `f32` has, zeros among them.
 fn importance() -> impl Strategy<Value = Vec<f32>> {
     let weight =

@@ -22,9 +22,10 @@ pub(crate) fn encode(x: &[f32; 32], importance: Option<&[f32; 32]>, out: &mut [u
         None => by_rule(x),
         Some(weights) => {
             let line = affine::best_line(x, weights, affine::Codes { highest: 31.0, positive: false });
-            // Code 0 may lie outside the values, and then outside binary16.
-            let min = as_f16(line.min.clamp(-F16_MAX, F16_MAX));
-            let line = affine::Line { scale: as_f16(line.scale), min };
+            // Code 0 may lie outside the values, and then outside binary16; codes that are fitted to two elements alone may be
+            // as far apart.
+            let [scale, min] = [line.scale, line.min].map(|x| as_f16(x.clamp(-F16_MAX, F16_MAX)));
+            let line = affine::Line { scale, min };
             (line.scale, -line.min, line.codes(x, 31.0))
         }
     };

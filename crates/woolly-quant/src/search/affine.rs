@@ -57,7 +57,8 @@ impl Moments {
     #[inline(always)]
     fn best_line(self, positive: bool) -> Line {
         let determinant = self.w * self.qq - self.q * self.q;
-        let solvable = determinant > 0.0;
+        // A determinant that is nothing but rounding, as when one weight is all, would give any line at all.
+        let solvable = determinant > 1e-6 * (self.w * self.qq);
         let by = if solvable { 1.0 / determinant } else { 0.0 };
         let min = (self.q * self.xq - self.qq * self.x) * by;
         let inside = solvable & (!positive | (min >= 0.0));
@@ -85,6 +86,7 @@ pub(crate) struct Codes {
 /// The line of least error for a run that has one of its own.
 #[inline(always)]
 pub(crate) fn best_line<const N: usize>(x: &[f32; N], w: &[f32; N], codes: Codes) -> Line {
+    let w = &brought_to_one(w);
     let (low, high) = bounds(x);
     let low = if codes.positive { low.min(0.0) } else { low };
     let constant = Line { scale: 0.0, min: -low };
@@ -103,6 +105,18 @@ pub(crate) fn best_line<const N: usize>(x: &[f32; N], w: &[f32; N], codes: Codes
         best.consider(Moments::of(x, w, best.line, codes.highest), codes);
     }
     best.line
+}
+
+/// Weights times the power of two that brings the largest to between 1 and 2, so that sums of products stay in range. What
+/// they say is the same, to the last bit.
+#[inline(always)]
+fn brought_to_one<const N: usize>(w: &[f32; N]) -> [f32; N] {
+    const MANTISSA: u32 = f32::MANTISSA_DIGITS - 1;
+    let largest = w.iter().fold(0.0_f32, |a, &b| if b > a { b } else { a });
+    // Powers of two from 2^-126 on: the largest of all weights may end up just below 4.
+    let exponent = 254_u32.saturating_sub(largest.to_bits() >> MANTISSA).max(1);
+    let factor = f32::from_bits(exponent << MANTISSA);
+    w.map(|w| w * factor)
 }
 
 /// The best line so far.
