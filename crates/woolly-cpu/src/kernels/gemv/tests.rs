@@ -151,11 +151,12 @@ fn rounded(path: Path, x: &[f32], k: usize) -> Vec<f32> {
 
 /// The paths that a quantised type can take at a level above the scalar one.
 fn quantised_paths(level: Level, ty: TensorType) -> Vec<Path> {
-    let mut paths = vec![if has_exact(ty) { Path::Exact(ty) } else { Path::Decode }, Path::Int8(ty)];
+    let paths = [if has_exact(ty) { Path::Exact(ty) } else { Path::Decode }, Path::Int8(ty)];
     #[cfg(target_arch = "x86_64")]
-    paths.extend(words::has(level, ty).then_some(Path::Words));
-    let _ = level;
-    paths
+    let more = words::has(level, ty).then_some(Path::Words);
+    #[cfg(not(target_arch = "x86_64"))]
+    let (_, more) = (level, None);
+    paths.into_iter().chain(more).collect()
 }
 
 /// Row lengths: one block, odd numbers of blocks, several steps and a rest.
