@@ -108,7 +108,7 @@ pub(crate) fn best_line<const N: usize>(x: &[f32; N], w: &[f32; N], codes: Codes
 }
 
 /// Weights times the power of two that brings the largest to between 1 and 2, so that sums of products stay in range. What
-/// they say is the same, to the last bit.
+/// they say is the same, to the last bit, but for weights too small to be held beside the largest.
 #[inline(always)]
 fn brought_to_one<const N: usize>(w: &[f32; N]) -> [f32; N] {
     const MANTISSA: u32 = f32::MANTISSA_DIGITS - 1;

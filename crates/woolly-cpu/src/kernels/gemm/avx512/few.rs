@@ -21,8 +21,8 @@ use crate::kernels::gemv::Rows;
 /// Most tokens whose sums stay in registers.
 const MOST: usize = 8;
 
-/// While one half is stored, memory is asked for once in so many groups: storing a group takes a third to a sixth of the time
-/// that multiplying it takes, and requests that follow each other faster than memory answers hold everything up.
+/// While one half is stored, memory is asked for once in so many groups: storing a group takes, as counted, a third to a sixth of the
+/// time that multiplying it takes, and requests that follow each other faster than memory answers hold everything up.
 const SELDOM: usize = 3;
 
 /// A type that is multiplied here: naming it lets the whole loop be compiled as one.
