@@ -21,6 +21,8 @@ woolly_tensor::conformance!(scalar, with(Level::Scalar, 2), Tolerance::INT8);
 woolly_tensor::conformance!(neon, with(Level::Neon, 2), Tolerance::INT8);
 #[cfg(target_arch = "aarch64")]
 woolly_tensor::conformance!(dotprod, with(Level::Dotprod, 2), Tolerance::INT8);
+#[cfg(target_arch = "aarch64")]
+woolly_tensor::conformance!(i8mm, with(Level::I8mm, 2), Tolerance::INT8);
 #[cfg(not(target_arch = "aarch64"))]
 woolly_tensor::conformance!(avx2, with(Level::Avx2, 2), Tolerance::INT8);
 #[cfg(target_arch = "x86_64")]

@@ -178,9 +178,9 @@ impl CpuFeatures {
     fn needs(&self, level: Level) -> Vec<Field> {
         let present = self.present();
         let count = match level {
-            // No field of its own tells of dot products.
             Level::Neon => return vec![("has_neon", self.has_neon)],
-            Level::Dotprod => return vec![("has_neon", self.has_neon && Level::best() >= Level::Dotprod)],
+            // No fields of their own tell of products of bytes.
+            Level::Dotprod | Level::I8mm => return vec![("has_neon", self.has_neon && Level::best() >= level)],
             Level::AvxVnni => return [&present[..3], &[("has_avx_vnni", self.has_avx_vnni)]].concat(),
             Level::Scalar => 0,
             Level::Avx2 => 3,

@@ -25,7 +25,7 @@ pub(crate) use avx2::{Vector, WordKernel};
 pub use avx512::Avx512;
 pub use features::{CpuFeatures, FeatureError};
 #[cfg(target_arch = "aarch64")]
-pub use neon::Neon;
+pub use neon::{Neon, SDOT, SMMLA, WIDENED};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::{prefetch as prefetch_neon, widen_half, widen_u8};
 pub use scalar::Scalar;
@@ -43,6 +43,8 @@ pub enum Level {
     Neon,
     /// NEON with dot products of bytes.
     Dotprod,
+    /// NEON with products of matrices of bytes: many rows are multiplied by them, all else is as on the level below.
+    I8mm,
     /// AVX2 with FMA and F16C.
     Avx2,
     /// AVX2 with AVX-VNNI: products of bytes in one instruction. Not every processor of the levels above has it.
@@ -112,7 +114,7 @@ impl Level {
 
     /// All levels of this kind of processor, weakest first.
     #[cfg(target_arch = "aarch64")]
-    pub const ALL: [Self; 3] = [Self::Scalar, Self::Neon, Self::Dotprod];
+    pub const ALL: [Self; 4] = [Self::Scalar, Self::Neon, Self::Dotprod, Self::I8mm];
 
     /// Returns the name used in logs and in [`OVERRIDE`].
     pub const fn name(self) -> &'static str {
@@ -120,6 +122,7 @@ impl Level {
             Self::Scalar => "scalar",
             Self::Neon => "neon",
             Self::Dotprod => "dotprod",
+            Self::I8mm => "i8mm",
             Self::Avx2 => "avx2",
             Self::AvxVnni => "avxvnni",
             Self::Avx512 => "avx512",
@@ -145,7 +148,15 @@ impl Level {
             }
         }
         #[cfg(target_arch = "aarch64")]
-        return if Neon::<true>::new().is_some() { Self::Dotprod } else { Self::Neon };
+        {
+            if Neon::<SMMLA>::new().is_some() {
+                return Self::I8mm;
+            }
+            if Neon::<SDOT>::new().is_some() {
+                return Self::Dotprod;
+            }
+            Self::Neon
+        }
         #[cfg(not(target_arch = "aarch64"))]
         Self::Scalar
     }
@@ -182,12 +193,12 @@ impl Level {
         #[cfg(target_arch = "aarch64")]
         {
             if self >= Self::Dotprod
-                && let Some(simd) = Neon::<true>::new()
+                && let Some(simd) = Neon::<SDOT>::new()
             {
                 return simd.run(kernel);
             }
             if self >= Self::Neon
-                && let Some(simd) = Neon::<false>::new()
+                && let Some(simd) = Neon::<WIDENED>::new()
             {
                 return simd.run(kernel);
             }
@@ -221,12 +232,12 @@ impl Level {
         #[cfg(target_arch = "aarch64")]
         {
             if self >= Self::Dotprod
-                && let Some(simd) = Neon::<true>::new()
+                && let Some(simd) = Neon::<SDOT>::new()
             {
                 return Some(simd.run_bytes(kernel));
             }
             if self >= Self::Neon
-                && let Some(simd) = Neon::<false>::new()
+                && let Some(simd) = Neon::<WIDENED>::new()
             {
                 return Some(simd.run_bytes(kernel));
             }

@@ -1,8 +1,9 @@
 //! Primitives of NEON, the vectors of every 64-bit ARM processor: pairs of 128 bits, 32 registers.
 //!
-//! Two registers make one vector here, so that the kernels see the eight floats and 32 bytes that they see on AVX2. With
-//! `DOT`, products of bytes are the instruction SDOT (FEAT_DotProd, on nearly all cores since 2018); without it they are
-//! widened first. What the compiler has no stable intrinsic for is assembly.
+//! Two registers make one vector here, so that the kernels see the eight floats and 32 bytes that they see on AVX2.
+//! Products of bytes are the instruction SDOT (FEAT_DotProd, on nearly all cores since 2018), those of many rows SMMLA
+//! (FEAT_I8MM, on most since 2021); without them bytes are widened first. What the compiler has no stable intrinsic for is
+//! assembly.
 //!
 //! Checked against the scalar level under emulation; its speed has not been measured.
 
@@ -11,15 +12,25 @@ use std::arch::{asm, is_aarch64_feature_detected};
 
 use super::{ByteKernel, Bytes, Kernel, Simd};
 
-/// Proof that the processor has NEON and, with `DOT`, the dot product of bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Neon<const DOT: bool>(());
+/// Bytes are widened and multiplied then: what every processor can do.
+pub const WIDENED: u8 = 0;
+/// Bytes are multiplied by SDOT.
+pub const SDOT: u8 = 1;
+/// Bytes are multiplied by SMMLA where there are many rows, otherwise by SDOT.
+pub const SMMLA: u8 = 2;
 
-impl<const DOT: bool> Neon<DOT> {
-    /// Returns the proof, or `None` on a processor without the feature.
+/// Proof that the processor has NEON and the instructions for products of bytes that `BYTES` names: [`WIDENED`], [`SDOT`]
+/// or [`SMMLA`].
+#[derive(Clone, Copy, Debug)]
+pub struct Neon<const BYTES: u8>(());
+
+impl<const BYTES: u8> Neon<BYTES> {
+    /// Returns the proof, or `None` on a processor without the features.
     #[inline]
     pub fn new() -> Option<Self> {
-        (!DOT || is_aarch64_feature_detected!("dotprod")).then_some(Self(()))
+        let dot = BYTES < SDOT || is_aarch64_feature_detected!("dotprod");
+        let matrix = BYTES < SMMLA || is_aarch64_feature_detected!("i8mm");
+        (dot && matrix).then_some(Self(()))
     }
 
     /// Runs `kernel` with these instructions, all of which the compiler or the assembler may use anyway.
@@ -39,7 +50,7 @@ impl<const DOT: bool> Neon<DOT> {
     pub(crate) fn dot(self, acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
         // SAFETY: NEON is part of the target, and `self` proves the dot product, which changes registers only.
         unsafe {
-            if DOT {
+            if BYTES >= SDOT {
                 let mut sum = acc;
                 asm!(".arch_extension dotprod", "sdot {0:v}.4s, {1:v}.16b, {2:v}.16b",
                      inout(vreg) sum, in(vreg) w, in(vreg) a, options(pure, nomem, nostack, preserves_flags));
@@ -50,6 +61,22 @@ impl<const DOT: bool> Neon<DOT> {
             let high = vpaddlq_s16(vmull_s8(vget_high_s8(w), vget_high_s8(a)));
             vaddq_s32(acc, vpaddq_s32(low, high))
         }
+    }
+
+    /// Adds to `acc` the products of two rows of eight signed bytes each with two others: `[w₀·a₀, w₀·a₁, w₁·a₀, w₁·a₁]`.
+    ///
+    /// # Panics
+    /// Without [`SMMLA`].
+    #[inline(always)]
+    pub(crate) fn multiply(self, acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+        assert!(BYTES >= SMMLA, "SMMLA without the proof of it");
+        let mut sum = acc;
+        // SAFETY: `self` proves the instruction, which changes registers only.
+        unsafe {
+            asm!(".arch_extension i8mm", "smmla {0:v}.4s, {1:v}.16b, {2:v}.16b",
+                 inout(vreg) sum, in(vreg) w, in(vreg) a, options(pure, nomem, nostack, preserves_flags));
+        }
+        sum
     }
 }
 
@@ -116,7 +143,7 @@ fn lane<const N: usize>(a: [float32x4_t; N], i: usize) -> float32x4_t {
     }
 }
 
-impl<const DOT: bool> Simd for Neon<DOT> {
+impl<const BYTES: u8> Simd for Neon<BYTES> {
     const LANES: usize = 8;
     const ACCUMULATORS: usize = 8;
     type F = [float32x4_t; 2];
@@ -251,7 +278,7 @@ pub(crate) fn prefetch(p: *const u8) {
     unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly)) };
 }
 
-impl<const DOT: bool> Bytes for Neon<DOT> {
+impl<const BYTES: u8> Bytes for Neon<BYTES> {
     const WIDTH: usize = 32;
     const SIGNED_BIAS: f32 = 0.0;
     type I = [uint8x16_t; 2];

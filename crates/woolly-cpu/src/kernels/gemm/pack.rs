@@ -2,7 +2,8 @@
 //!
 //! `[piece of 256 columns][tile of 6 rows][column or group][6 rows]`: for one piece of the weights, the activations of
 //! all rows are one linear stream. Integer form: signed bytes per group of 32 with scale `max / 127`, four columns in an
-//! element. Rows beyond the last are zeros.
+//! element; where products take [pairs](TileSimd::PAIRED) of these, `[two elements][pair of rows][row][element]`. Rows
+//! beyond the last are zeros.
 
 use std::ops::Range;
 
@@ -35,7 +36,7 @@ pub(super) struct Offsets {
 pub(crate) struct Packed {
     rows: usize,
     columns: usize,
-    /// `[piece][tile][PIECE / 4][TILE]`, empty unless packed as integers.
+    /// `[piece][tile][PIECE / 4][TILE]`, or pairs of these; empty unless packed as integers.
     pub(super) quads: Vec<i32>,
     /// `[piece][tile][8][TILE]`.
     pub(super) scales: Vec<f32>,
@@ -206,6 +207,9 @@ struct Lane<'a> {
 impl TileKernel for Lane<'_> {
     type Output = ();
 
+    // The order of the bytes is that of the products.
+    const PRODUCTS: bool = true;
+
     #[inline(always)]
     fn run<S: TileSimd>(self, s: S) {
         let w = self.writer;
@@ -230,7 +234,7 @@ impl TileKernel for Lane<'_> {
                     let (scale, q) = quantise(s, group);
                     scales[g * TILE + self.lane] = scale;
                     for (i, four) in q.as_chunks::<4>().0.iter().enumerate() {
-                        quads[(8 * g + i) * TILE + self.lane] = i32::from_le_bytes(four.map(|q| q as u8));
+                        quads[place::<S>(8 * g + i, self.lane)] = i32::from_le_bytes(four.map(|q| q as u8));
                     }
                     for (i, half) in q.as_chunks::<16>().0.iter().enumerate() {
                         sums[(2 * g + i) * TILE + self.lane] = half.iter().map(|&q| i32::from(q)).sum();
@@ -239,6 +243,12 @@ impl TileKernel for Lane<'_> {
             }
         }
     }
+}
+
+/// Returns where a piece of a tile has four columns of a row.
+#[inline(always)]
+const fn place<S: TileSimd>(quad: usize, row: usize) -> usize {
+    if S::PAIRED { quad / 2 * 2 * TILE + row / 2 * 4 + row % 2 * 2 + quad % 2 } else { quad * TILE + row }
 }
 
 /// Groups without a magnitude above this become zeros: the inverse of their scale would overflow.
@@ -294,6 +304,20 @@ mod tests {
         }
     }
 
+    /// Where four columns of a row are.
+    struct Place(usize, usize);
+
+    impl TileKernel for Place {
+        type Output = usize;
+
+        const PRODUCTS: bool = true;
+
+        #[inline(always)]
+        fn run<S: TileSimd>(self, _: S) -> usize {
+            place::<S>(self.0, self.1)
+        }
+    }
+
     #[test]
     fn packed_rows_are_within_half_a_step_and_their_sums_exact() {
         for (rows, columns) in [(1, 32), (6, 256), (7, 288), (13, 544)] {
@@ -310,7 +334,8 @@ mod tests {
                     let part = (column / PIECE) * packed.tiles() + row / TILE;
                     let (inside, lane) = (column % PIECE, row % TILE);
                     assert_eq!(packed.floats[(part * PIECE + inside) * TILE + lane], value);
-                    let bytes = |k: usize| packed.quads[part * QUADS + k / 4 * TILE + lane].to_le_bytes()[k % 4] as i8;
+                    let place = |quad| simd::dispatch(level, Place(quad, lane));
+                    let bytes = |k: usize| packed.quads[part * QUADS + place(k / 4)].to_le_bytes()[k % 4] as i8;
                     let scale = packed.scales[(part * GROUPS + inside / 32) * TILE + lane];
                     assert!((f32::from(bytes(inside)) * scale - value).abs() <= scale * 0.5001, "{level:?} {at}");
                     let group = inside / 16;

@@ -12,7 +12,7 @@ use crate::kernels::unpacked;
 /// Scratch of one thread for one piece of a strip; everything in it is overwritten before it is read.
 #[repr(C, align(64))]
 pub(crate) struct Panel {
-    /// `[PIECE / 4][2][LANES]`, four bytes of a row in an element.
+    /// `[PIECE / 4][2][LANES]`, four bytes of a row in an element; or in the order of [`TileSimd::paired`].
     pub(super) quads: [i32; PIECE / 4 * 2 * MAX_LANES],
     /// `[group][2][LANES]`.
     pub(super) scales: [f32; 16 * 2 * MAX_LANES],
@@ -99,9 +99,12 @@ impl<S: TileSimd> Sink<S> for Half<'_, S> {
     #[inline(always)]
     fn quads<const Q: usize>(&mut self, group: usize, quads: [S::I; Q]) {
         let to = &mut self.quads[2 * group * Q * S::LANES..][..2 * Q * S::LANES];
-        for (pair, quad) in to.chunks_exact_mut(2 * S::LANES).zip(quads) {
-            // SAFETY: a pair of vectors is writable, of which this is one half.
-            unsafe { self.s.store_int_at(quad, pair[self.at..][..S::LANES].as_mut_ptr()) };
+        // Groups have whole pairs of quads: four or eight.
+        for (to, pair) in to.chunks_exact_mut(4 * S::LANES).zip(quads.as_chunks::<2>().0) {
+            for (to, quad) in to.chunks_exact_mut(2 * S::LANES).zip(self.s.paired(*pair)) {
+                // SAFETY: a pair of vectors is writable, of which this is one half.
+                unsafe { self.s.store_int_at(quad, to[self.at..][..S::LANES].as_mut_ptr()) };
+            }
         }
     }
 }

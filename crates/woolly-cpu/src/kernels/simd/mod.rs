@@ -26,6 +26,9 @@ pub(crate) trait TileSimd: Simd {
     /// Whether [`dot`](Self::dot) is exact only for weights up to 127, so that wider ones need
     /// [`dot_signed`](Self::dot_signed).
     const NARROW_DOT: bool;
+    /// Whether [`dots`](Self::dots) takes quads two at a time: of each two that follow each other, weights as
+    /// [`paired`](Self::paired) leaves them, and activations as `[pair of tokens][token][quad]`.
+    const PAIRED: bool = false;
     /// A vector of `i32`, or of four bytes in each element.
     type I: Copy;
 
@@ -39,6 +42,12 @@ pub(crate) trait TileSimd: Simd {
     fn dot(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I;
     /// As [`dot`](Self::dot), with signed bytes on both sides, `a` never being -128.
     fn dot_signed(self, acc: Self::I, w: Self::I, a: Self::I) -> Self::I;
+    /// Brings two quads of the same weight rows into the order in which [`dots`](Self::dots) reads them, whose places are
+    /// theirs.
+    #[inline(always)]
+    fn paired(self, quads: [Self::I; 2]) -> [Self::I; 2] {
+        quads
+    }
     fn to_float(self, a: Self::I) -> Self::F;
     /// Rounds to the nearest integer, ties to even.
     fn to_int(self, a: Self::F) -> Self::I;
@@ -127,7 +136,8 @@ pub(crate) trait TileSimd: Simd {
     /// `LARGEST`, with the quads `t` of as many tiles of activations, `stride` elements apart.
     ///
     /// # Safety
-    /// `weights` is valid for reading `QUADS` pairs of vectors, `quads` for `T` elements at each multiple of `stride`.
+    /// `weights` is valid for reading `QUADS` pairs of vectors, `quads` for `T` elements at each multiple of `stride`; where
+    /// operands are [`PAIRED`](Self::PAIRED), `T` is rounded up to an even number.
     #[inline(always)]
     unsafe fn dots<const T: usize, const QUADS: usize, const LARGEST: u8>(
         self,
@@ -222,8 +232,8 @@ pub(crate) trait TileKernel {
 
     /// Whether it multiplies bytes: only then is it compiled once more for levels that differ in this alone.
     #[cfg_attr(
-        not(target_arch = "x86_64"),
-        expect(dead_code, reason = "only x86-64 has a level just for such products")
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        expect(dead_code, reason = "no other processor has a level just for such products")
     )]
     const PRODUCTS: bool = false;
 
@@ -258,14 +268,20 @@ pub(crate) fn dispatch<K: TileKernel>(level: Level, kernel: K) -> K::Output {
     }
     #[cfg(target_arch = "aarch64")]
     {
-        use crate::isa::Neon;
+        use crate::isa::{Neon, SDOT, SMMLA, WIDENED};
+        if K::PRODUCTS
+            && level >= Level::I8mm
+            && let Some(token) = Neon::<SMMLA>::new()
+        {
+            return kernel.run(token);
+        }
         if level >= Level::Dotprod
-            && let Some(token) = Neon::<true>::new()
+            && let Some(token) = Neon::<SDOT>::new()
         {
             return kernel.run(token);
         }
         if level >= Level::Neon
-            && let Some(token) = Neon::<false>::new()
+            && let Some(token) = Neon::<WIDENED>::new()
         {
             return kernel.run(token);
         }

@@ -2,14 +2,15 @@
 
 use std::arch::aarch64::*;
 
-use super::TileSimd;
-use crate::isa::{Neon, prefetch_neon, widen_half, widen_u8};
+use super::{TileSimd, each_quad};
+use crate::isa::{Neon, SMMLA, prefetch_neon, widen_half, widen_u8};
 
 // SAFETY of every block here: NEON is part of the target; memory is the caller's part of the contract.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument above covers all: memory is the caller's part")]
-impl<const DOT: bool> TileSimd for Neon<DOT> {
-    const INT_TILE: usize = 3;
+impl<const BYTES: u8> TileSimd for Neon<BYTES> {
+    const INT_TILE: usize = if BYTES >= SMMLA { 6 } else { 3 };
     const NARROW_DOT: bool = true;
+    const PAIRED: bool = BYTES >= SMMLA;
     type I = [int32x4_t; 2];
 
     #[inline(always)]
@@ -39,6 +40,50 @@ impl<const DOT: bool> TileSimd for Neon<DOT> {
         unsafe {
             let one = |i: usize| Neon::dot(self, acc[i], vreinterpretq_s8_s32(w[i]), vreinterpretq_s8_s32(a[i]));
             [one(0), one(1)]
+        }
+    }
+
+    #[inline(always)]
+    fn paired(self, [first, second]: [Self::I; 2]) -> [Self::I; 2] {
+        if !Self::PAIRED {
+            return [first, second];
+        }
+        unsafe {
+            let rows = |a, b| [vzip1q_s32(a, b), vzip2q_s32(a, b)];
+            [rows(first[0], second[0]), rows(first[1], second[1])]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dots<const T: usize, const QUADS: usize, const LARGEST: u8>(
+        self,
+        acc: &mut [[Self::I; 2]; T],
+        weights: *const i32,
+        quads: *const i32,
+        stride: usize,
+    ) {
+        unsafe {
+            if Self::PAIRED {
+                // Weights up to 127 are the same signed.
+                return matrices::<BYTES, T, QUADS>(self, acc, weights, quads, stride);
+            }
+            each_quad::<Self, T, QUADS, false>(self, acc, weights, quads, stride);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dots_signed<const T: usize, const QUADS: usize>(
+        self,
+        acc: &mut [[Self::I; 2]; T],
+        weights: *const i32,
+        quads: *const i32,
+        stride: usize,
+    ) {
+        unsafe {
+            if Self::PAIRED {
+                return matrices::<BYTES, T, QUADS>(self, acc, weights, quads, stride);
+            }
+            each_quad::<Self, T, QUADS, true>(self, acc, weights, quads, stride);
         }
     }
 
@@ -223,6 +268,51 @@ impl<const DOT: bool> TileSimd for Neon<DOT> {
                 for (i, line) in lines.into_iter().enumerate() {
                     vst1q_s32(to.add((column + i) * to_stride + row), line);
                 }
+            }
+        }
+    }
+}
+
+/// Adds products as [`TileSimd::dots_signed`] says, of [`TileSimd::PAIRED`] operands: two weight rows with two tokens at a
+/// time, eight columns of each. Sixteen rows and six tokens are 24 registers of sums.
+///
+/// # Safety
+/// As [`TileSimd::dots_signed`]; for an odd `T`, `quads` is valid for one element more.
+#[inline(always)]
+unsafe fn matrices<const BYTES: u8, const T: usize, const QUADS: usize>(
+    s: Neon<BYTES>,
+    acc: &mut [[[int32x4_t; 2]; 2]; T],
+    weights: *const i32,
+    quads: *const i32,
+    stride: usize,
+) {
+    const { assert!(T <= 6 && QUADS.is_multiple_of(2)) };
+    // SAFETY: what is read are `QUADS` pairs of vectors and as many times `T` elements, rounded up to an even number.
+    unsafe {
+        // `[pair of tokens][pair of rows]`
+        let mut sums = [[vdupq_n_s32(0); 8]; 3];
+        for first in (0..QUADS).step_by(2) {
+            let (weights, quads) = (weights.add(first * 16), quads.add(first * stride));
+            let mut tokens = [vdupq_n_s8(0); 3];
+            for (pair, tokens) in tokens.iter_mut().enumerate().take(T.div_ceil(2)) {
+                *tokens = vreinterpretq_s8_s32(vld1q_s32(quads.add(4 * pair)));
+            }
+            for rows in 0..8 {
+                // Both vectors of the first quad, then both of the second: four pairs of rows of each vector.
+                let (vector, place) = (rows / 4, rows % 4);
+                let at = (place / 2) * 16 + vector * 8 + place % 2 * 4;
+                let w = vreinterpretq_s8_s32(vld1q_s32(weights.add(at)));
+                for (sums, &tokens) in sums.iter_mut().zip(&tokens).take(T.div_ceil(2)) {
+                    sums[rows] = s.multiply(sums[rows], w, tokens);
+                }
+            }
+        }
+        for (token, acc) in acc.iter_mut().enumerate() {
+            for rows in 0..4 {
+                let [a, b] = [sums[token / 2][2 * rows], sums[token / 2][2 * rows + 1]];
+                let of_token = if token.is_multiple_of(2) { vuzp1q_s32(a, b) } else { vuzp2q_s32(a, b) };
+                let to = &mut acc[rows / 2][rows % 2];
+                *to = vaddq_s32(*to, of_token);
             }
         }
     }
