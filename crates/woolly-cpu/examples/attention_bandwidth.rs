@@ -79,7 +79,8 @@ impl<'a> Layers<'a> {
         let (count, blocks) = (CACHE_BYTES / layer_bytes + 1, context / BLOCK_TOKENS);
         let spec =
             CacheSpec { layers: count, kv_heads: KV_HEADS, key_length: length, value_length: length, blocks, storage };
-        let cache = cpu.cache(&spec)?;
+        let mut cache = cpu.cache(&spec)?;
+        cpu.use_in_order(&mut cache);
         let blocks = (0..u32::try_from(blocks)?).rev().collect();
         let mut layers = Self { cpu, shape, context, count, cache, blocks, layer_bytes: layer_bytes as f64 };
         // A window of one token fills the cache without attending to all of it.

@@ -47,6 +47,11 @@ impl CpuCache {
         self.layout.head * self.spec.layers * self.spec.kv_heads
     }
 
+    /// Takes memory in huge pages from now on, of which only the last may be partly in use while blocks are used in order.
+    pub(crate) fn use_in_order(&mut self) {
+        self.memory.prefer_huge(0..self.memory.bytes().len());
+    }
+
     pub(crate) fn copy_block(&mut self, from: u32, to: u32) -> Result<(), BackendError> {
         BackendError::expect_blocks("copy_block", &[from, to], self.spec.blocks)?;
         let (from, to) = (self.bytes_of(from), self.bytes_of(to));
@@ -171,6 +176,20 @@ mod tests {
         }
         assert!(next <= cache.memory.bytes().len());
         assert_eq!(cache.block_bytes(), 2 * 3 * (5 + 16) * BLOCK_TOKENS * 2);
+    }
+
+    #[test]
+    fn use_in_order_changes_no_contents() {
+        let mut cache = CpuCache::new(&CacheSpec { blocks: 2000, ..spec() }).unwrap();
+        let block = vec![7; cache.block_bytes()];
+        cache.load_block(3, &block).unwrap();
+        cache.use_in_order();
+        cache.load_block(1900, &block).unwrap();
+        for (number, expected) in [(3, 7), (1900, 7), (4, 0), (1899, 0)] {
+            let mut saved = vec![1; block.len()];
+            cache.save_block(number, &mut saved).unwrap();
+            assert!(saved.iter().all(|&byte| byte == expected), "block {number}");
+        }
     }
 
     #[test]

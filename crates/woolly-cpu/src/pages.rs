@@ -33,6 +33,19 @@ impl Pages {
         unsafe { slice::from_raw_parts_mut(start, len) }
     }
 
+    /// Asks for huge pages where `range`, which begins at a page, is first written: advice, which may be ignored, and is
+    /// given on Linux only. Memory is then taken in steps of up to a huge page.
+    pub(crate) fn prefer_huge(&mut self, range: Range<usize>) {
+        #[cfg(all(target_os = "linux", not(miri)))]
+        {
+            let memory = &mut self.bytes_mut()[range];
+            // SAFETY: memory that is borrowed exclusively; the advice changes no contents, and a refusal changes nothing.
+            unsafe { libc::madvise(memory.as_mut_ptr().cast(), memory.len(), libc::MADV_HUGEPAGE) };
+        }
+        #[cfg(not(all(target_os = "linux", not(miri))))]
+        let _ = range;
+    }
+
     /// Gives back the pages that lie wholly in `range` of the bytes; their contents are unspecified afterwards.
     pub(crate) fn release(&mut self, range: Range<usize>) {
         let (page, len) = (imp::page_size(), self.0.parts().1);

@@ -32,7 +32,8 @@ struct KnownSequence {
 
 impl Generator {
     /// Takes over a decoder; sequences may grow to `context` tokens, or to what its cache holds if that is less.
-    pub fn new(decoder: Box<dyn Decoder>, context: usize) -> Self {
+    pub fn new(mut decoder: Box<dyn Decoder>, context: usize) -> Self {
+        decoder.use_in_order();
         let blocks: Vec<u32> = (0_u32..).take(decoder.cache_blocks()).collect();
         let context = context.min(blocks.len() * BLOCK_TOKENS);
         let vocab_size = decoder.config().vocab_size;

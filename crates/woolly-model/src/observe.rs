@@ -182,6 +182,10 @@ impl<B: Backend> Backend for Observed<B> {
         self.inner.adopt_thread();
     }
 
+    fn use_in_order(&self, cache: &mut Self::Cache) {
+        self.inner.use_in_order(cache);
+    }
+
     fn block_memory(&self, cache: &Self::Cache) -> usize {
         self.inner.block_memory(cache)
     }

@@ -25,6 +25,9 @@ pub trait Decoder: Send {
     /// Says that the calling thread is there for this decoder's steps alone, as [`Backend::adopt_thread`] does.
     fn adopt_thread(&self) {}
 
+    /// Says that cache blocks are used from the first on and kept, as [`Backend::use_in_order`] does.
+    fn use_in_order(&mut self) {}
+
     /// Returns the number of cache blocks of [`BLOCK_TOKENS`] tokens that sequences can be given.
     fn cache_blocks(&self) -> usize;
 
@@ -132,6 +135,10 @@ impl<B: Backend> Decoder for Runner<B> {
 
     fn adopt_thread(&self) {
         self.backend.adopt_thread();
+    }
+
+    fn use_in_order(&mut self) {
+        self.backend.use_in_order(&mut self.cache);
     }
 
     fn cache_blocks(&self) -> usize {

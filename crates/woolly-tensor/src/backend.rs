@@ -67,6 +67,10 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// [`BackendError::OutOfMemory`], [`BackendError::Unsupported`] for a storage type the device lacks.
     fn cache(&self, spec: &CacheSpec) -> Result<Self::Cache, BackendError>;
 
+    /// Says that blocks of the cache are used from the first on and kept, so that memory may be taken in larger steps than a
+    /// block, which makes reading a long context faster. Contents stay. By default nothing happens.
+    fn use_in_order(&self, _cache: &mut Self::Cache) {}
+
     /// Returns the bytes that [`save_block`](Self::save_block) writes for one block: all layers and heads.
     fn block_bytes(&self, cache: &Self::Cache) -> usize;
 

@@ -65,7 +65,9 @@ impl Engine {
             max_outputs: case.sequences,
             storage: case.cache,
         };
-        let runner = Runner::new(self.cpu.clone(), self.model.clone(), options)?;
+        let mut runner = Runner::new(self.cpu.clone(), self.model.clone(), options)?;
+        // As the program does for one sequence.
+        runner.use_in_order();
         let vocab_size = self.model.config().vocab_size;
         Ok(Test {
             tables: (0_u32..).take(case.sequences * blocks).collect(),

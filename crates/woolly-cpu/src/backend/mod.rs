@@ -292,6 +292,10 @@ impl Backend for Cpu {
         CpuCache::new(spec)
     }
 
+    fn use_in_order(&self, cache: &mut CpuCache) {
+        cache.use_in_order();
+    }
+
     fn block_bytes(&self, cache: &CpuCache) -> usize {
         cache.block_bytes()
     }

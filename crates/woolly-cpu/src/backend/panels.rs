@@ -43,8 +43,10 @@ pub(super) fn products<'a>(
             each_block(tokens, &mut |tiles| {
                 let c = strip(cpu, lane, 0, &task.weight, (first, width), tokens, tiles.clone());
                 let columns = first..task.weight.rows.min(first + width);
-                // SAFETY: a strip belongs to one thread.
-                unsafe { write(task, c, width, columns, tiles.start * TILE..x.rows) };
+                for (tile, c) in tiles.zip(c.chunks_exact(TILE * width)) {
+                    // SAFETY: a strip belongs to one thread.
+                    unsafe { write(task, c, width, columns.clone(), tokens.of_tile(tile)) };
+                }
             });
             return;
         }
@@ -74,11 +76,14 @@ pub(super) fn gated(
             for (i, weight) in weights.iter().enumerate() {
                 strip(cpu, lane, i, weight, (first, width), tokens, tiles.clone());
             }
-            let len = tiles.len() * TILE * width;
-            let [gate, up] = &mut lane.strips;
-            activation::gate(cpu.level, activation, &mut gate[..len], &up[..len]);
-            // SAFETY: a strip belongs to one thread.
-            unsafe { write(&task, &gate[..len], width, first..inner.min(first + width), tiles.start * TILE..x.rows) };
+            let [gate, up] = lane.strips.each_mut().map(|strip| strip.chunks_exact_mut(TILE * width));
+            for (tile, (gate, up)) in tiles.zip(gate.zip(up)) {
+                let of_tile = tokens.of_tile(tile);
+                let len = of_tile.len() * width;
+                activation::gate(cpu.level, activation, &mut gate[..len], &up[..len]);
+                // SAFETY: a strip belongs to one thread.
+                unsafe { write(&task, gate, width, first..inner.min(first + width), of_tile) };
+            }
         });
     });
     true

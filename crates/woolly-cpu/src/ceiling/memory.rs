@@ -24,20 +24,9 @@ impl HugeMemory {
         let mut pages = Pages::reserve(whole.checked_add(HUGE)?)?;
         let address = pages.bytes().as_ptr().addr();
         let start = address.next_multiple_of(HUGE) - address;
-        prefer_huge_pages(&mut pages.bytes_mut()[start..start + whole]);
+        pages.prefer_huge(start..start + whole);
         Some(Self { pages, used: start..start + bytes })
     }
-}
-
-/// Advice, which may be ignored, and is given on Linux only.
-fn prefer_huge_pages(memory: &mut [u8]) {
-    #[cfg(all(target_os = "linux", not(miri)))]
-    // SAFETY: whole pages of memory that is borrowed exclusively; the advice changes no contents.
-    unsafe {
-        libc::madvise(memory.as_mut_ptr().cast(), memory.len(), libc::MADV_HUGEPAGE);
-    }
-    #[cfg(not(all(target_os = "linux", not(miri))))]
-    let _ = memory;
 }
 
 impl Deref for HugeMemory {

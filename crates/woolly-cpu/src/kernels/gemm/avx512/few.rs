@@ -319,6 +319,9 @@ impl<F: Format, const N: usize> Sink<Avx512> for Both<'_, F, N> {
 }
 
 impl<F: Format, const N: usize> Both<'_, F, N> {
+    /// Tokens of the first tile.
+    const EACH: usize = if N > TILE { N / 2 } else { N };
+
     /// Multiplies a group with the tokens `first..first + C`.
     #[inline(always)]
     fn tokens<const C: usize, const Q: usize>(&mut self, first: usize, group: usize, quads: [__m512i; Q]) {
@@ -328,13 +331,14 @@ impl<F: Format, const N: usize> Both<'_, F, N> {
             let mut products = [[_mm512_set1_epi32(MAGIC.to_bits().cast_signed()); 2]; C];
             if !F::MINIMUM {
                 for (t, products) in (first..).zip(&mut products) {
-                    *products = [_mm512_set1_epi32(self.extras[t / TILE][group][t % TILE].cast_signed()); 2];
+                    *products =
+                        [_mm512_set1_epi32(self.extras[t / Self::EACH][group][t % Self::EACH].cast_signed()); 2];
                 }
             }
             for (i, quad) in quads.into_iter().enumerate() {
                 let stored = _mm512_loadu_si512(self.stored.quads[group * Q + i].as_ptr().cast());
                 for (t, products) in (first..).zip(&mut products) {
-                    let x = _mm512_set1_epi32(self.parts[t / TILE].quads[group * Q + i][t % TILE]);
+                    let x = _mm512_set1_epi32(self.parts[t / Self::EACH].quads[group * Q + i][t % Self::EACH]);
                     *products =
                         [_mm512_dpbusd_epi32(products[0], stored, x), _mm512_dpbusd_epi32(products[1], quad, x)];
                 }
@@ -345,11 +349,11 @@ impl<F: Format, const N: usize> Both<'_, F, N> {
                 let minimum = _mm512_loadu_ps(head.minimums[group].as_ptr());
                 for (t, products) in (first..).zip(products) {
                     let to = self.sums[t][half].as_mut_ptr();
-                    let x = _mm512_set1_ps(self.parts[t / TILE].scales[group * Q / 8][t % TILE]);
+                    let x = _mm512_set1_ps(self.parts[t / Self::EACH].scales[group * Q / 8][t % Self::EACH]);
                     let scaled = _mm512_fmadd_ps(_mm512_castsi512_ps(products[half]), scale, bias);
                     let mut sum = _mm512_fmadd_ps(scaled, x, _mm512_loadu_ps(to));
                     if F::MINIMUM {
-                        let x = _mm512_set1_ps(f32::from_bits(self.extras[t / TILE][group][t % TILE]));
+                        let x = _mm512_set1_ps(f32::from_bits(self.extras[t / Self::EACH][group][t % Self::EACH]));
                         sum = _mm512_fmadd_ps(minimum, x, sum);
                     }
                     _mm512_storeu_ps(to, sum);

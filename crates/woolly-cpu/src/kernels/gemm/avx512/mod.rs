@@ -1,6 +1,6 @@
 //! Products of several rows on AVX-512 VNNI, for every type with an integer form.
 //!
-//! Thirty-two weight rows, a lane each, are unpacked piece by piece into a panel in the L1 cache and multiplied with six
+//! Thirty-two weight rows, a lane each, are unpacked piece by piece into a panel in the L1 cache and multiplied with up to six
 //! tokens at a time. A token's result does not depend on the strip its weights are in, and on how many tokens there are only
 //! where the panel does: [rescaled](rescale) weights pay for many of them. The same kernel serves prefill and a few sequences
 //! that are decoded together, where the unpacking is what counts.
@@ -69,8 +69,8 @@ impl Scratch {
 
 /// Computes `c[token][r] = weight[first + r] · x[token]` for the tokens of `tiles`.
 ///
-/// `c` is `[tiles.len() · TILE][width]`, the width a multiple of 32; what it has beyond the last token or weight row is
-/// arbitrary.
+/// `c` is `[tiles.len()][TILE][width]`, the width a multiple of 32; what it has beyond a [tile's](Tokens::of_tile) last token or
+/// the last weight row is arbitrary.
 ///
 /// # Panics
 /// When `x` was not packed for the form of the weight or has other columns, or `c` another size.
@@ -115,9 +115,11 @@ pub(crate) fn multiply(
     for first in range.clone().step_by(ROWS) {
         product(taken, weight, first, x, 0..x.tiles(), &mut scratch, c);
         let rows = ROWS.min(range.end - first);
-        for (token, c) in c.chunks_exact(ROWS).enumerate().take(x.rows()) {
-            for (r, &c) in c[..rows].iter().enumerate() {
-                out.set(token * out_stride + first + r, c);
+        for (tile, c) in c.chunks_exact(TILE * ROWS).enumerate() {
+            for (token, c) in x.of_tile(tile).zip(c.chunks_exact(ROWS)) {
+                for (r, &c) in c[..rows].iter().enumerate() {
+                    out.set(token * out_stride + first + r, c);
+                }
             }
         }
     }
@@ -209,7 +211,7 @@ impl Product<'_> {
         for (index, tile) in self.tiles.clone().enumerate() {
             let extra = &extras[tile * each..][..columns / self.form.group];
             let operands = Operands { part: &parts[tile], extra };
-            let tokens = TILE.min(self.x.rows() - tile * TILE);
+            let tokens = self.x.of_tile(tile).len();
             for (i, panel) in panels.iter().enumerate() {
                 let c = &mut c[index * TILE * self.width + i * ROWS..];
                 assert!(c.len() >= (TILE - 1) * self.width + ROWS);
@@ -219,7 +221,7 @@ impl Product<'_> {
         }
     }
 
-    /// Chooses the loop for the number of tokens, rounded up to a multiple of two.
+    /// Chooses the loop for the number of tokens.
     ///
     /// # Safety
     /// As [`tile::tile`], for a whole tile.
@@ -259,6 +261,7 @@ unsafe fn sized<const QUADS: usize, const MINIMUM: bool>(
         match tokens {
             ..=2 => tile::tile::<2, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
             3 | 4 => tile::tile::<4, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
+            5 => tile::tile::<5, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
             _ => tile::tile::<TILE, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
         }
     }

@@ -6,16 +6,20 @@ use super::super::{Source, unpack};
 use super::*;
 use crate::test_data::{blocks, noise};
 
-struct Plain<'a>(&'a [f32], usize);
+struct Matrix<'a> {
+    values: &'a [f32],
+    columns: usize,
+    /// Otherwise rows come through the scratch.
+    plain: bool,
+}
 
-impl Source for Plain<'_> {
+impl Source for Matrix<'_> {
     fn row(&self, row: usize, out: &mut [f32]) {
-        out.copy_from_slice(&self.0[row * self.1..(row + 1) * self.1]);
+        out.copy_from_slice(&self.values[row * self.columns..(row + 1) * self.columns]);
     }
 
-    // Every other tile comes through the scratch.
     fn plain(&self, row: usize) -> Option<&[f32]> {
-        (row / TILE).is_multiple_of(2).then(|| &self.0[row * self.1..(row + 1) * self.1])
+        self.plain.then(|| &self.values[row * self.columns..(row + 1) * self.columns])
     }
 }
 
@@ -39,8 +43,9 @@ fn pack(simd: Avx512, tokens: &mut Tokens, x: &[f32], columns: usize, form: Form
     tokens.want(form);
     let (tiles, writer) = (tokens.tiles(), tokens.writer());
     for tile in 0..tiles {
+        let source = Matrix { values: x, columns, plain: tile.is_multiple_of(2) };
         // SAFETY: one thread packs all tiles.
-        unsafe { writer.pack(simd, &Plain(x, columns), tile, &mut Vec::new()) };
+        unsafe { writer.pack(simd, &source, tile, &mut Vec::new()) };
     }
 }
 
@@ -89,7 +94,7 @@ fn few_tokens_agree_with_exact_sums() {
             let mut bytes = vec![0; 5];
             bytes.extend(blocks(ty, k, rows, 7));
             let w = Rows { ty, bytes: &bytes[5..], columns: k, rows };
-            for m in [16, 1, 8, 3] {
+            for m in [16, 1, 8, 3, 7, 11] {
                 let x = activations(m * k);
                 pack(simd, &mut tokens, &x, k, form);
                 let compute = |ranges: &[Range<usize>]| {
@@ -115,7 +120,7 @@ fn many_tokens_agree_with_exact_sums_whatever_the_strip_and_the_tiles() {
         let (rows, k) = (131, 3 * 96_usize.next_multiple_of(ty.block_elements()));
         let bytes = blocks(ty, k, rows, 9);
         let w = Rows { ty, bytes: &bytes, columns: k, rows };
-        for m in [7, 29] {
+        for m in [7, 27, 29] {
             let x = activations(m * k);
             pack(simd, &mut tokens, &x, k, form);
             let out = blocked((simd, form), &w, &tokens, &mut scratch);
@@ -135,10 +140,12 @@ fn blocked(taken: (Avx512, Form), w: &Rows<'_>, tokens: &Tokens, scratch: &mut S
         {
             let tiles = tile..tokens.tiles().min(tile + each);
             let mut c = vec![f32::NAN; tiles.len() * TILE * width];
-            product(taken, w, first, tokens, tiles, scratch, &mut c);
-            for (token, c) in (tile * TILE..m).zip(c.chunks(width)) {
+            product(taken, w, first, tokens, tiles.clone(), scratch, &mut c);
+            for (tile, c) in tiles.zip(c.chunks(TILE * width)) {
                 let end = rows.min(first + width);
-                out[token * rows + first..token * rows + end].copy_from_slice(&c[..end - first]);
+                for (token, c) in tokens.of_tile(tile).zip(c.chunks(width)) {
+                    out[token * rows + first..token * rows + end].copy_from_slice(&c[..end - first]);
+                }
             }
         }
         all.push(out.iter().map(|x| x.to_bits()).collect::<Vec<_>>());

@@ -1,10 +1,11 @@
 //! Activations as the tile loop reads them: signed bytes with a scale for each 32, or for the columns that rescaled weights
 //! share one for, interleaved over a tile's tokens.
 //!
-//! `[piece of 256 columns][tile of 6 tokens][column or group][6 tokens]`, so that for one piece of the weights the
+//! `[piece of 256 columns][tile of up to 6 tokens][column or group][6 tokens]`, so that for one piece of the weights the
 //! activations of all tokens are one stream. Rounding as in [`super::super::pack`] and in the matrix-vector kernels.
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::super::pack::{SMALLEST, Source};
 use super::super::unpack::{Form, PIECE};
@@ -14,7 +15,7 @@ use crate::isa::Avx512;
 use crate::kernels::disjoint::Disjoint;
 use crate::kernels::simd::transposed;
 
-/// Tokens interleaved with each other: with two vectors of weights, products and sums of a tile fill the registers.
+/// Most tokens interleaved with each other: with two vectors of weights, products and sums of so many fill the registers.
 pub(crate) const TILE: usize = 6;
 
 /// Columns that share a scale.
@@ -108,9 +109,14 @@ impl Tokens {
         self.rows
     }
 
-    /// Returns the number of tiles of [`TILE`] tokens.
+    /// Returns the number of tiles.
     pub(crate) fn tiles(&self) -> usize {
         self.rows.div_ceil(TILE)
+    }
+
+    /// Returns the tokens of a tile, in its first places.
+    pub(crate) fn of_tile(&self, tile: usize) -> Range<usize> {
+        of_tile(self.rows, tile)
     }
 
     pub(super) fn columns(&self) -> usize {
@@ -163,18 +169,18 @@ impl Writer<'_> {
     /// No other thread packs this tile at the same time.
     pub(crate) unsafe fn pack(&self, simd: Avx512, source: &dyn Source, tile: usize, scratch: &mut Vec<f32>) {
         let columns = self.columns;
-        let count = TILE.min(self.rows - tile * TILE);
+        let tokens = of_tile(self.rows, tile);
         let mut rows: [&[f32]; TILE] = [&[]; TILE];
-        if source.plain(tile * TILE).is_none() {
+        if source.plain(tokens.start).is_none() {
             if scratch.len() < TILE * columns {
                 scratch.resize(TILE * columns, 0.0);
             }
-            for (lane, copy) in scratch.chunks_exact_mut(columns.max(1)).enumerate().take(count) {
-                source.row(tile * TILE + lane, copy);
+            for (token, copy) in tokens.clone().zip(scratch.chunks_exact_mut(columns.max(1))) {
+                source.row(token, copy);
             }
         }
-        for (lane, row) in rows.iter_mut().enumerate().take(count) {
-            *row = source.plain(tile * TILE + lane).unwrap_or_else(|| &scratch[lane * columns..][..columns]);
+        for (lane, (token, row)) in tokens.zip(&mut rows).enumerate() {
+            *row = source.plain(token).unwrap_or_else(|| &scratch[lane * columns..][..columns]);
         }
         for piece in 0..self.pieces {
             let first = piece * PIECE;
@@ -199,6 +205,13 @@ impl Writer<'_> {
             unsafe { fill_extra(extra.slice(at * groups..(at + 1) * groups), *form, part, rows[0].len()) };
         }
     }
+}
+
+/// Deals `rows` tokens to as few tiles as hold them, as evenly as it goes, the larger ones first: a tile of two or four tokens
+/// has so few sums that it waits for its own products.
+fn of_tile(rows: usize, tile: usize) -> Range<usize> {
+    let start = |tile: usize| (tile * rows).div_ceil(rows.div_ceil(TILE).max(1));
+    start(tile)..start(tile + 1)
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
