@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).parent
-STEPS = 2100
-DECAY = 950
+STEPS = 3400
+DECAY = 1700
 
 
 def main() -> None:
