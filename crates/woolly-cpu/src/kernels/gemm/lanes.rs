@@ -138,22 +138,29 @@ impl Block<'_> {
 /// are spread over the work on the weights before.
 pub(super) struct Ahead {
     at: *const u8,
-    /// From the end of a run of lines to the next.
+    /// Bytes from one line to the next of a turn, and from the end of a turn to the next.
+    stride: usize,
     skip: usize,
-    /// Lines in a run, and of these, how many are left.
-    run: usize,
-    left_of_run: usize,
+    /// Lines of a turn, and of these, how many are left.
+    turn: usize,
+    left_of_turn: usize,
     /// Lines left, and how many to ask for each time.
     left: usize,
     each: usize,
 }
 
+/// Runs of lines that a strip is asked for in. A processor follows one run in each page: of a single one, no more lines are on
+/// their way than a core can have asked for itself.
+const RUNS: usize = 4;
+
 impl Ahead {
-    /// Whole rows, as far as they exist, in the order in which they lie in memory; `steps` steps ask for all of them.
+    /// Whole rows, as far as they exist, as [`RUNS`] runs of lines in turn; `steps` steps ask for all of them.
     pub(super) fn strip(w: &Rows<'_>, rows: Range<usize>, steps: usize) -> Self {
         let row_bytes = w.bytes.len() / w.rows.max(1);
-        let lines = (rows.end.min(w.rows).saturating_sub(rows.start) * row_bytes).div_ceil(64);
-        Self::new(w.bytes.as_ptr().wrapping_add(rows.start * row_bytes), (1, 0), lines, steps)
+        let lines = (rows.end.min(w.rows).saturating_sub(rows.start) * row_bytes).div_ceil(LINE);
+        let run = lines.div_ceil(RUNS);
+        // Up to three lines beyond the end are asked for, which does nothing or is of use to the next strip.
+        Self::new(w.bytes.as_ptr().wrapping_add(rows.start * row_bytes), (run * LINE, RUNS), (LINE, run), steps)
     }
 
     /// Bytes `bytes` of each of the rows, as far as they exist; `steps` steps ask for all of them.
@@ -162,13 +169,14 @@ impl Ahead {
         let row_bytes = w.bytes.len() / w.rows.max(1);
         let rows = rows.start..rows.end.min(w.rows).max(rows.start);
         let at = w.bytes.as_ptr().wrapping_add(rows.start * row_bytes + bytes.start);
-        Self::new(at, (rows.len(), row_bytes), bytes.len().div_ceil(64), steps)
+        Self::new(at, (LINE, bytes.len().div_ceil(LINE)), (row_bytes, rows.len()), steps)
     }
 
-    fn new(at: *const u8, (runs, distance): (usize, usize), run: usize, steps: usize) -> Self {
-        let left = runs * run;
-        let skip = distance.wrapping_sub(64 * run);
-        Self { at, skip, run, left_of_run: run, left, each: left.div_ceil(steps.max(1)) }
+    /// `turn` lines that are `stride` bytes apart, and the same `distance` bytes further on, `turns` times in all.
+    fn new(at: *const u8, (stride, turn): (usize, usize), (distance, turns): (usize, usize), steps: usize) -> Self {
+        let left = turns * turn;
+        let skip = distance.wrapping_sub(stride * turn);
+        Self { at, stride, skip, turn, left_of_turn: turn, left, each: left.div_ceil(steps.max(1)) }
     }
 
     /// Asks for the next lines.
@@ -176,14 +184,61 @@ impl Ahead {
     pub(super) fn step<S: TileSimd>(&mut self, s: S) {
         let count = self.each.min(self.left);
         for _ in 0..count {
-            s.prefetch_beyond_at(self.at);
-            self.at = self.at.wrapping_add(64);
-            self.left_of_run -= 1;
-            if self.left_of_run == 0 {
-                self.left_of_run = self.run;
-                self.at = self.at.wrapping_add(self.skip);
-            }
+            s.prefetch_beyond_at(self.next());
         }
         self.left -= count;
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> *const u8 {
+        let line = self.at;
+        self.at = self.at.wrapping_add(self.stride);
+        self.left_of_turn -= 1;
+        if self.left_of_turn == 0 {
+            self.left_of_turn = self.turn;
+            self.at = self.at.wrapping_add(self.skip);
+        }
+        line
+    }
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use woolly_quant::TensorType;
+
+    /// Offsets of the lines asked for, in order.
+    fn asked(w: &Rows<'_>, mut ahead: Ahead) -> Vec<usize> {
+        (0..ahead.left).map(|_| ahead.next().addr() - w.bytes.as_ptr().addr()).collect()
+    }
+
+    #[test]
+    fn every_line_of_a_strip_is_asked_for_once() {
+        for (rows, columns) in [(40, 256), (33, 2048), (32, 5632), (3, 256)] {
+            let bytes = vec![0; rows * columns / 256 * 144];
+            let w = Rows { ty: TensorType::Q4_K, bytes: &bytes, columns, rows };
+            let (start, end) = (bytes.len() / rows, bytes.len());
+            let mut found = asked(&w, Ahead::strip(&w, 1..rows + 9, 10));
+            found.sort_unstable();
+            assert_eq!(found[0], start);
+            assert!(found.windows(2).all(|pair| pair[1] == pair[0] + LINE), "{rows} x {columns}: {found:?}");
+            assert!((end..end + RUNS * LINE).contains(&(found[found.len() - 1] + LINE)), "{rows} x {columns}");
+        }
+        let w = Rows { ty: TensorType::Q4_K, bytes: &[0; 288], columns: 256, rows: 2 };
+        assert!(asked(&w, Ahead::strip(&w, 2..34, 10)).is_empty(), "no rows are left");
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_piece_is_asked_for_row_by_row() {
+        let bytes = vec![0; 5 * 8 * 144];
+        let w = Rows { ty: TensorType::Q4_K, bytes: &bytes, columns: 2048, rows: 5 };
+        let expected: Vec<_> =
+            (3..5).flat_map(|row| (0..3).map(move |line| row * 8 * 144 + 144 + line * LINE)).collect();
+        assert_eq!(asked(&w, Ahead::piece(&w, 3..64, 144..288, 10)), expected);
+        assert!(asked(&w, Ahead::piece(&w, 5..64, 144..288, 10)).is_empty(), "no rows are left");
     }
 }
