@@ -149,8 +149,8 @@ pub(super) struct Ahead {
     each: usize,
 }
 
-/// Runs of lines that a strip is asked for in. A processor follows one run in each page: of a single one, no more lines are on
-/// their way than a core can have asked for itself.
+/// Runs of lines that a strip is asked for in: a single one came no faster than the lines that a core can have on their way
+/// (docs/performance.md).
 const RUNS: usize = 4;
 
 impl Ahead {

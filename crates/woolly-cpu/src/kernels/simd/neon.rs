@@ -63,11 +63,8 @@ impl<const BYTES: u8> TileSimd for Neon<BYTES> {
         stride: usize,
     ) {
         unsafe {
-            if Self::PAIRED {
-                // Weights up to 127 are the same signed.
-                return matrices::<BYTES, T, QUADS>(self, acc, weights, quads, stride);
-            }
-            each_quad::<Self, T, QUADS, false>(self, acc, weights, quads, stride);
+            // Weights up to 127 are the same signed.
+            self.dots_signed::<T, QUADS>(acc, weights, quads, stride);
         }
     }
 
