@@ -178,6 +178,12 @@ impl Simd for Avx512 {
         // SAFETY: a prefetch never faults, whatever the address; SSE is part of x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(base.as_ptr().wrapping_add(offset).cast()) }
     }
+
+    #[inline(always)]
+    fn prefetch_beyond(self, base: &[u8], offset: usize) {
+        // SAFETY: as in `prefetch`.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(base.as_ptr().wrapping_add(offset).cast()) }
+    }
 }
 
 impl Bytes for Avx512 {

@@ -27,7 +27,7 @@ pub use features::{CpuFeatures, FeatureError};
 #[cfg(target_arch = "aarch64")]
 pub use neon::{Neon, SDOT, SMMLA, WIDENED};
 #[cfg(target_arch = "aarch64")]
-pub(crate) use neon::{prefetch as prefetch_neon, widen_half, widen_u8};
+pub(crate) use neon::{prefetch as prefetch_neon, prefetch_beyond as prefetch_beyond_neon, widen_half, widen_u8};
 pub use scalar::Scalar;
 pub use simd::{ByteKernel, Bytes, Kernel, Simd};
 

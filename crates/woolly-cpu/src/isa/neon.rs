@@ -269,6 +269,11 @@ impl<const BYTES: u8> Simd for Neon<BYTES> {
     fn prefetch(self, base: &[u8], offset: usize) {
         prefetch(base.as_ptr().wrapping_add(offset));
     }
+
+    #[inline(always)]
+    fn prefetch_beyond(self, base: &[u8], offset: usize) {
+        prefetch_beyond(base.as_ptr().wrapping_add(offset));
+    }
 }
 
 /// Asks for a cache line; the address may be any.
@@ -276,6 +281,13 @@ impl<const BYTES: u8> Simd for Neon<BYTES> {
 pub(crate) fn prefetch(p: *const u8) {
     // SAFETY: a prefetch never faults and changes nothing that a program can see.
     unsafe { asm!("prfm pldl1keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly)) };
+}
+
+/// Asks for a cache line, into the second-level cache only; the address may be any.
+#[inline(always)]
+pub(crate) fn prefetch_beyond(p: *const u8) {
+    // SAFETY: as in `prefetch`.
+    unsafe { asm!("prfm pldl2keep, [{0}]", in(reg) p, options(nostack, preserves_flags, readonly)) };
 }
 
 impl<const BYTES: u8> Bytes for Neon<BYTES> {

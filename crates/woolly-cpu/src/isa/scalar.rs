@@ -104,4 +104,7 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn prefetch(self, _base: &[u8], _offset: usize) {}
+
+    #[inline(always)]
+    fn prefetch_beyond(self, _base: &[u8], _offset: usize) {}
 }

@@ -61,6 +61,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn max_lane(self, a: Self::F) -> f32;
     /// Asks for the cache line `offset` bytes after the start of `base`, which may lie outside of it.
     fn prefetch(self, base: &[u8], offset: usize);
+    /// The same, into the second-level cache only.
+    fn prefetch_beyond(self, base: &[u8], offset: usize);
 }
 
 /// An algorithm on quantised weights; as [`Kernel`], for the levels that have [`Bytes`].

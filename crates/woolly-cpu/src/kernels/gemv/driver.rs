@@ -6,10 +6,12 @@ use std::ops::Range;
 use super::input::{Arrangement, Operand, Slot};
 use super::{Input, Rows};
 use crate::buffer::SharedOut;
-use crate::isa::{ByteKernel, Bytes};
+use crate::isa::{ByteKernel, Bytes, Simd};
 
-/// How far ahead of its reading position each row is prefetched, in bytes.
-const PREFETCH: usize = 3072;
+/// How far ahead of its reading position each row is asked for, in bytes: into the cache next to the core, and into the
+/// one behind it, which can wait for three times as many lines at once.
+const AHEAD: usize = 1024;
+const FAR_AHEAD: usize = 4096;
 
 /// How to multiply the blocks of one tensor type.
 pub(super) trait Format: 'static {
@@ -162,6 +164,17 @@ impl<F: Format, O: Operand> Gemv<'_, F, O> {
     }
 }
 
+/// Asks for what follows a block in its row, a block's length of it.
+#[inline(always)]
+pub(super) fn prefetch<S: Simd, B: AsRef<[u8]>>(s: S, block: &B) {
+    let mut line = 0;
+    while line < size_of::<B>() {
+        s.prefetch_beyond(block.as_ref(), FAR_AHEAD + line);
+        s.prefetch(block.as_ref(), AHEAD + line);
+        line += 64;
+    }
+}
+
 #[inline(always)]
 fn advance<F: Format, S: Bytes, O: Operand, const C: usize>(
     s: S,
@@ -169,10 +182,6 @@ fn advance<F: Format, S: Bytes, O: Operand, const C: usize>(
     x: [&F::Step<O>; C],
     sums: &mut [S::F; C],
 ) {
-    let mut line = 0;
-    while line < size_of::<F::Block>() {
-        s.prefetch(block.as_ref(), PREFETCH + line);
-        line += 64;
-    }
+    prefetch(s, block);
     F::step::<S, O, C>(s, block, x, sums);
 }

@@ -12,16 +12,14 @@ use woolly_quant::TensorType;
 
 use super::input::{Arrangement, MAGIC};
 use super::nibbles::{NON_LINEAR, six_bits_less_32};
-use super::{Input, Rows};
+use super::{Input, Rows, driver};
 use crate::buffer::{SharedOut, Zeroed};
 use crate::isa::{Avx2, Bytes, Level, Simd, Vector, WordKernel};
 
 /// Weights in a block of every type here.
-const BLOCK: usize = 256;
-/// How far ahead of its reading position each row is prefetched, in bytes.
-const PREFETCH: usize = 3072;
+pub(super) const BLOCK: usize = 256;
 /// The largest scale of the activations of 32 weights, in units of that of the block.
-const LARGEST_SCALE: f32 = 127.0;
+pub(super) const LARGEST_SCALE: f32 = 127.0;
 /// Whether this file has a kernel that is to be used for `ty` at `level`.
 pub(super) fn has(level: Level, ty: TensorType) -> bool {
     use TensorType::*;
@@ -195,9 +193,7 @@ fn advance<F: Format, const VNNI: bool, const C: usize>(
     x: [&Words; C],
     sums: &mut [Floats; C],
 ) {
-    for line in (0..size_of::<F::Block>()).step_by(64) {
-        s.prefetch(block.as_ref(), PREFETCH + line);
-    }
+    driver::prefetch(s, block);
     F::step::<VNNI, C>(s, block, x, sums);
 }
 

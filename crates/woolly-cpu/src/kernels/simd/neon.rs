@@ -3,7 +3,7 @@
 use std::arch::aarch64::*;
 
 use super::{TileSimd, each_quad};
-use crate::isa::{Neon, SMMLA, prefetch_neon, widen_half, widen_u8};
+use crate::isa::{Neon, SMMLA, prefetch_beyond_neon, prefetch_neon, widen_half, widen_u8};
 
 // SAFETY of every block here: NEON is part of the target; memory is the caller's part of the contract.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument above covers all: memory is the caller's part")]
@@ -252,7 +252,7 @@ impl<const BYTES: u8> TileSimd for Neon<BYTES> {
 
     #[inline(always)]
     fn prefetch_beyond_at(self, p: *const u8) {
-        prefetch_neon(p);
+        prefetch_beyond_neon(p);
     }
 
     #[inline(always)]
