@@ -144,7 +144,7 @@ fn rounded(path: Path, x: &[f32], k: usize) -> Vec<f32> {
     match path {
         Path::Int8(_) => quantised(x, k),
         #[cfg(target_arch = "x86_64")]
-        Path::Words | Path::Wide => quantised_words(x, k),
+        Path::Words => quantised_words(x, k),
         _ => x.to_vec(),
     }
 }
@@ -153,11 +153,7 @@ fn rounded(path: Path, x: &[f32], k: usize) -> Vec<f32> {
 fn quantised_paths(level: Level, ty: TensorType) -> Vec<Path> {
     let paths = [if has_exact(ty) { Path::Exact(ty) } else { Path::Decode }, Path::Int8(ty)];
     #[cfg(target_arch = "x86_64")]
-    let more = match ty {
-        ty if words::has(level, ty) => Some(Path::Words),
-        ty if wide::has(level, ty) => Some(Path::Wide),
-        _ => None,
-    };
+    let more = words::has(level, ty).then_some(Path::Words);
     #[cfg(not(target_arch = "x86_64"))]
     let (_, more) = (level, None);
     paths.into_iter().chain(more).collect()

@@ -17,9 +17,9 @@ use crate::buffer::{SharedOut, Zeroed};
 use crate::isa::{Avx2, Bytes, Level, Simd, Vector, WordKernel};
 
 /// Weights in a block of every type here.
-pub(super) const BLOCK: usize = 256;
+const BLOCK: usize = 256;
 /// The largest scale of the activations of 32 weights, in units of that of the block.
-pub(super) const LARGEST_SCALE: f32 = 127.0;
+const LARGEST_SCALE: f32 = 127.0;
 /// Whether this file has a kernel that is to be used for `ty` at `level`.
 pub(super) fn has(level: Level, ty: TensorType) -> bool {
     use TensorType::*;
