@@ -8,8 +8,8 @@ use super::{Input, Rows};
 use crate::buffer::SharedOut;
 use crate::isa::{ByteKernel, Bytes, Simd};
 
-/// How far ahead of its reading position each row is asked for, in bytes: into the cache next to the core, and into the
-/// one behind it, which can wait for three times as many lines at once.
+/// How far ahead of its reading position each row is asked for, in bytes: into the cache next to the core, and before that
+/// into the one behind it. Asking once, at any distance, leaves bandwidth unused (docs/performance.md).
 const AHEAD: usize = 1024;
 const FAR_AHEAD: usize = 4096;
 
