@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use woolly_cpu::ceiling::{ReadProbe, Unit};
+use woolly_cpu::ceiling::{Bandwidth, ReadProbe, Unit};
 use woolly_cpu::isa::{self, Level};
 use woolly_cpu::pool::ThreadPool;
 
@@ -55,14 +55,14 @@ impl Machine {
 pub struct Ceiling {
     /// Number of threads.
     pub threads: usize,
-    /// Bytes a second of plain reading; `None` when there was no memory to read.
-    pub read: Option<f64>,
+    /// Plain reading; `None` when there was no memory to read.
+    pub read: Option<Bandwidth>,
     /// Operations a second of every unit that the level allows, a multiplication and an addition counting as two.
     pub units: Vec<(Unit, f64)>,
 }
 
 impl Ceiling {
-    /// Measures each number of threads; takes about two seconds each.
+    /// Measures each number of threads; takes about three seconds each.
     ///
     /// # Errors
     /// When the system refuses a thread.
@@ -96,8 +96,9 @@ impl Ceiling {
 
     /// Returns a line for people.
     pub fn describe(&self) -> String {
-        let read =
-            self.read.map_or("not measured, memory is short".to_owned(), |read| format!("{:.1} GB/s", read / 1e9));
+        let read = self.read.map_or("not measured, memory is short".to_owned(), |Bandwidth { best, mean }| {
+            format!("{:.1} GB/s ({:.1} on average)", best / 1e9, mean / 1e9)
+        });
         let units = self.units.iter().map(|(unit, peak)| format!(", {} {:.2}", unit.name(), peak / 1e12));
         let unit = if self.units.is_empty() { "" } else { " TOP/s" };
         let plural = if self.threads == 1 { "" } else { "s" };
@@ -152,8 +153,12 @@ mod tests {
         let machine = Machine { cpu: "X".to_owned(), level: Level::Scalar, caches: vec![48 << 10, 2 << 20] };
         assert_eq!(machine.describe(), "X, scalar, caches 48 KiB / 2 MiB");
         assert_eq!(Machine { caches: Vec::new(), ..machine }.describe(), "X, scalar, caches unknown");
-        let ceiling = Ceiling { threads: 2, read: Some(30e9), units: vec![(Unit::Avx2F32, 0.25e12)] };
-        assert_eq!(ceiling.describe(), "ceilings of 2 threads: read 30.0 GB/s, avx2 f32 0.25 TOP/s");
+        let ceiling = Ceiling {
+            threads: 2,
+            read: Some(Bandwidth { best: 30e9, mean: 28e9 }),
+            units: vec![(Unit::Avx2F32, 0.25e12)],
+        };
+        assert_eq!(ceiling.describe(), "ceilings of 2 threads: read 30.0 GB/s (28.0 on average), avx2 f32 0.25 TOP/s");
         let bare = Ceiling { threads: 1, read: None, units: vec![] };
         assert_eq!(bare.describe(), "ceilings of 1 thread: read not measured, memory is short");
     }

@@ -98,7 +98,7 @@ fn measure(threads: usize, names: &[String]) -> Outcome<()> {
 
 fn ceiling(level: Level, threads: usize) -> Outcome<Ceiling> {
     let pool = ThreadPool::new(threads, false)?;
-    let read = ReadProbe::new(MEMORY).ok_or("1 GiB of memory is needed")?.bandwidth(&pool);
+    let read = ReadProbe::new(MEMORY).ok_or("1 GiB of memory is needed")?.bandwidth(&pool).best;
     let first = |units: &[Unit]| {
         let usable = units.iter().filter(|unit| unit.level() <= level);
         usable.copied().find_map(|unit| Some((unit, unit.peak(&pool)?)))

@@ -30,7 +30,7 @@ fn main() -> Outcome<()> {
     let number = |i: usize, default| arguments.get(i).and_then(|text| text.parse().ok()).unwrap_or(default);
     let (threads, context) = (number(0, default_threads()), number(1, 8192).next_multiple_of(BLOCK_TOKENS));
     let pool = ThreadPool::new(threads, false)?;
-    let plain = ReadProbe::new(1 << 30).ok_or("not enough memory")?.bandwidth(&pool) / 1e9;
+    let plain = ReadProbe::new(1 << 30).ok_or("not enough memory")?.bandwidth(&pool).best / 1e9;
     println!("{threads} threads, plain read {plain:.1} GB/s, context {context}");
     let only = arguments.get(2..).unwrap_or_default();
     for ((length, group), storage) in SHAPES.into_iter().flat_map(|s| CacheType::ALL.map(|ty| (s, ty))) {

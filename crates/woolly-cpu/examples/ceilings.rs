@@ -2,7 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "a measurement prints its results")]
 
-use woolly_cpu::ceiling::{ReadProbe, Unit};
+use woolly_cpu::ceiling::{Bandwidth, ReadProbe, Unit};
 use woolly_cpu::pool::ThreadPool;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -11,7 +11,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let probe = ReadProbe::new(1 << 30).ok_or("1 GiB of memory is needed")?;
     for threads in asked {
         let pool = ThreadPool::new(threads, false)?;
-        println!("{threads} threads: read {:.1} GB/s", probe.bandwidth(&pool) / 1e9);
+        let Bandwidth { best, mean } = probe.bandwidth(&pool);
+        println!("{threads} threads: read {:.1} GB/s at best, {:.1} on average", best / 1e9, mean / 1e9);
         for (unit, peak) in Unit::ALL.into_iter().filter_map(|unit| Some((unit, unit.peak(&pool)?))) {
             println!("  {:16} {:6.3} TOP/s", unit.name(), peak / 1e12);
         }

@@ -38,7 +38,7 @@ fn main() -> Outcome<()> {
     let cpu = Cpu::new(CpuOptions { threads: Some(threads), ..CpuOptions::default() })?;
     let pool = ThreadPool::new(threads, false)?;
     let probe = ReadProbe::new(768 << 20).ok_or("memory for plain reading")?;
-    let plain = probe.bandwidth(&pool) / 1e9;
+    let plain = probe.bandwidth(&pool).best / 1e9;
     drop(probe);
     println!("{}: plain read {plain:.1} GB/s", cpu.describe());
     for name in types.split(',') {

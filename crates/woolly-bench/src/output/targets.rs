@@ -13,7 +13,7 @@ const SPEED: [(&str, i32); 10] = [
     ("t/s", 8),
     ("llama.cpp", 9),
     ("ratio (range)", 19),
-    ("of read / peak", 14),
+    ("of read / mean / peak", 21),
     ("must reach", -26),
     ("reached", -7),
 ];
@@ -30,7 +30,8 @@ pub fn target_head() -> String {
 pub fn target_row(model: &str, row: &Row, goal: &Goal, first: Option<f64>) -> String {
     let comparison = row.comparison();
     let theirs = comparison.map_or("-".to_owned(), |(rate, _)| format!("{:.2}", rate.median));
-    let shares = [row.bandwidth_share(), row.operations_share().map(|(_, share)| share)];
+    let peak = row.operations_share().map(|(_, share)| share);
+    let shares = [row.bandwidth_share(), row.bandwidth_share_of_mean(), peak];
     line(
         &SPEED,
         [
@@ -124,7 +125,7 @@ mod tests {
             "45.00",
             "20.00",
             "2.25 (2.00..2.50)",
-            "100 % / 5 %",
+            "100 % / 107 % / 5 %",
             "2.00x, 90 % of read",
             "yes",
         ];

@@ -134,7 +134,7 @@ impl Options {
 pub(crate) mod tests {
     use super::*;
     use crate::{Shape, Synthetic};
-    use woolly_cpu::ceiling::Unit;
+    use woolly_cpu::ceiling::{Bandwidth, Unit};
     use woolly_cpu::isa::Level;
     use woolly_model::mix::Mix;
 
@@ -145,7 +145,11 @@ pub(crate) mod tests {
             case: grid.cases().swap_remove(0),
             model: ModelInfo::synthetic_for_tests(),
             machine: Machine { cpu: "Processor".to_owned(), level: Level::Avx512, caches: vec![48 << 10, 2 << 20] },
-            ceiling: Some(Ceiling { threads: 2, read: Some(30e9), units: vec![(Unit::AmxBf16, 2e12)] }),
+            ceiling: Some(Ceiling {
+                threads: 2,
+                read: Some(Bandwidth { best: 30e9, mean: 28e9 }),
+                units: vec![(Unit::AmxBf16, 2e12)],
+            }),
             samples: vec![Duration::from_millis(800), Duration::from_millis(640)],
             work: Work { bytes: 0.72 * 30e9, operations: 0.72 * 1e11 },
             rival: None,

@@ -108,9 +108,14 @@ impl Row {
         self.work.operations / self.nanoseconds().median * 1e9
     }
 
-    /// Returns the share of the machine's read bandwidth, from 0 to 1.
+    /// Returns the share of the machine's read bandwidth at its best, from 0 to 1.
     pub fn bandwidth_share(&self) -> Option<f64> {
-        Some(self.bandwidth() / self.ceiling.as_ref()?.read?)
+        Some(self.bandwidth() / self.ceiling.as_ref()?.read?.best)
+    }
+
+    /// Returns the share of what plain reading reached on average, which other work on the machine slows down, too.
+    pub fn bandwidth_share_of_mean(&self) -> Option<f64> {
+        Some(self.bandwidth() / self.ceiling.as_ref()?.read?.mean)
     }
 
     /// Returns the share of the machine's arithmetic peak, from 0 to 1, and the unit that has it.

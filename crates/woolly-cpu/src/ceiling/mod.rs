@@ -14,7 +14,7 @@ use crate::isa::Level;
 use crate::pool::ThreadPool;
 
 pub use memory::HugeMemory;
-pub use read::ReadProbe;
+pub use read::{Bandwidth, ReadProbe};
 
 /// Time of one piece of work that is timed: long enough for the clock and for threads to meet, short enough to find an
 /// undisturbed moment.

@@ -11,7 +11,16 @@ use crate::pool::ThreadPool;
 /// Bytes that are timed at once: read in about a millisecond, so that some pieces escape the neighbours.
 const PIECE: usize = 16 << 20;
 /// Time spent on each pattern of reading.
-const BUDGET: Duration = Duration::from_millis(250);
+const BUDGET: Duration = Duration::from_millis(500);
+
+/// Bytes a second of plain reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bandwidth {
+    /// Of the fastest twentieth of all pieces, since other work only ever slows a piece down: what the memory can do.
+    pub best: f64,
+    /// On average: what it does beside all that the machine does at the same time.
+    pub mean: f64,
+}
 
 /// Memory larger than the caches, to read from.
 #[derive(Debug)]
@@ -28,18 +37,18 @@ impl ReadProbe {
         Some(Self { memory })
     }
 
-    /// Returns the bytes a second that all threads of the pool read together.
+    /// Returns what all threads of the pool read together.
     ///
     /// Each thread reads its share of a piece, once from end to end and once in four streams as the kernels do; the better
-    /// pattern counts, and of its pieces the fastest twentieth, since other work only ever slows a piece down.
-    pub fn bandwidth(&self, pool: &ThreadPool) -> f64 {
+    /// pattern counts.
+    pub fn bandwidth(&self, pool: &ThreadPool) -> Bandwidth {
         let (one, four) = (self.rate(pool, 1), self.rate(pool, 4));
-        one.max(four)
+        if one.best > four.best { one } else { four }
     }
 
-    fn rate(&self, pool: &ThreadPool, streams: usize) -> f64 {
+    fn rate(&self, pool: &ThreadPool, streams: usize) -> Bandwidth {
         let (end, level) = (Instant::now() + BUDGET, Level::best());
-        let mut rates = Vec::new();
+        let mut times = Vec::new();
         let pieces = self.memory.len() / PIECE;
         for piece in (0..pieces).cycle() {
             let bytes = &self.memory[piece * PIECE..][..PIECE];
@@ -48,13 +57,15 @@ impl ReadProbe {
                 let own = &bytes[share(PIECE, pool.threads(), thread)];
                 black_box(level.run(Reading { bytes: own, streams }));
             });
-            rates.push(PIECE as f64 / start.elapsed().as_secs_f64());
-            if Instant::now() > end && rates.len() >= pieces.min(20) {
+            times.push(start.elapsed().as_secs_f64());
+            if Instant::now() > end && times.len() >= pieces.min(20) {
                 break;
             }
         }
-        rates.sort_by(f64::total_cmp);
-        rates.get(rates.len() * 19 / 20).copied().unwrap_or_default()
+        times.sort_by(f64::total_cmp);
+        let rate = |time: f64| if time > 0.0 { PIECE as f64 / time } else { 0.0 };
+        let best = times.get(times.len() / 20).copied().unwrap_or_default();
+        Bandwidth { best: rate(best), mean: rate(times.iter().sum::<f64>() / times.len().max(1) as f64) }
     }
 }
 

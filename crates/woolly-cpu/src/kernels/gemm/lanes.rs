@@ -42,6 +42,41 @@ impl Tail {
     }
 }
 
+/// A matrix and the lengths that its rows are cut to: made once, since a division takes as long as tens of products.
+#[derive(Clone, Copy)]
+pub(super) struct Matrix<'a> {
+    pub(super) rows: &'a Rows<'a>,
+    /// Bytes of a row, of a whole piece and of a block.
+    row: usize,
+    piece: usize,
+    block: usize,
+    /// Blocks of a whole piece.
+    blocks: usize,
+}
+
+impl<'a> Matrix<'a> {
+    pub(super) fn new(rows: &'a Rows<'a>) -> Self {
+        let (block, blocks) = (rows.ty.block_bytes(), PIECE / rows.ty.block_elements());
+        Self { rows, row: rows.bytes.len() / rows.rows.max(1), piece: blocks * block, block, blocks }
+    }
+
+    /// Returns which bytes of each row a piece is; the last one can be shorter than the others.
+    #[inline(always)]
+    fn bytes(self, piece: usize) -> Range<usize> {
+        let start = (piece * self.piece).min(self.row);
+        start..(start + self.piece).min(self.row)
+    }
+
+    /// Returns the number of blocks of a piece.
+    #[inline(always)]
+    pub(super) fn blocks(self, piece: usize) -> usize {
+        match self.bytes(piece).len() {
+            len if len == self.piece => self.blocks,
+            len => len / self.block,
+        }
+    }
+}
+
 /// A piece of as many rows as there are lanes.
 #[derive(Clone, Copy)]
 pub(super) struct Pieces<'a> {
@@ -55,23 +90,17 @@ pub(super) struct Pieces<'a> {
 }
 
 impl<'a> Pieces<'a> {
-    /// Returns bytes `column..column + len` of the rows from `first` on; rows that do not exist are zeros.
+    /// Returns a piece of the rows from `first` on; rows that do not exist are zeros.
     #[inline(always)]
-    pub(super) fn new<S: TileSimd>(
-        _: S,
-        w: &Rows<'a>,
-        first: usize,
-        column: usize,
-        len: usize,
-        tail: &'a mut Tail,
-    ) -> Self {
-        let row_bytes = w.bytes.len() / w.rows.max(1);
-        assert!(column + len <= row_bytes && len <= MOST_BYTES, "a piece beyond the end of its row");
-        if first + S::LANES <= w.rows {
-            let start = w.bytes[first * row_bytes + column..].as_ptr();
-            return Self { start, stride: row_bytes, len, rows: PhantomData };
+    pub(super) fn new<S: TileSimd>(_: S, w: Matrix<'a>, first: usize, piece: usize, tail: &'a mut Tail) -> Self {
+        let bytes = w.bytes(piece);
+        let (column, len) = (bytes.start, bytes.len());
+        assert!(w.row * w.rows.rows <= w.rows.bytes.len() && len <= MOST_BYTES, "a piece beyond the end of its row");
+        if first + S::LANES <= w.rows.rows {
+            let start = w.rows.bytes[first * w.row + column..].as_ptr();
+            return Self { start, stride: w.row, len, rows: PhantomData };
         }
-        tail.copy(w, first, column, len);
+        tail.copy(w.rows, first, column, len);
         Self { start: tail.0.as_ptr().cast(), stride: MOST_BYTES, len, rows: PhantomData }
     }
 
@@ -138,67 +167,61 @@ impl Block<'_> {
 /// are spread over the work on the weights before.
 pub(super) struct Ahead {
     at: *const u8,
-    /// Bytes from one line to the next of a turn, and from the end of a turn to the next.
+    /// Bytes from one line to the next of a turn, and how many lines that is.
     stride: usize,
-    skip: usize,
-    /// Lines of a turn, and of these, how many are left.
     turn: usize,
-    left_of_turn: usize,
-    /// Lines left, and how many to ask for each time.
+    /// Bytes from one turn to the next.
+    distance: usize,
+    /// Turns left, and how many to ask for each time.
     left: usize,
     each: usize,
 }
 
-/// Runs of lines that a strip is asked for in: a single one came no faster than the lines that a core can have on their way
-/// (docs/performance.md).
-const RUNS: usize = 4;
+/// Fewest runs of lines that a strip is asked for in: a single one came no faster than the lines that a core can have on their
+/// way (docs/performance.md).
+const FEWEST_RUNS: usize = 4;
 
 impl Ahead {
-    /// Whole rows, as far as they exist, as [`RUNS`] runs of lines in turn; `steps` steps ask for all of them.
-    pub(super) fn strip(w: &Rows<'_>, rows: Range<usize>, steps: usize) -> Self {
-        let row_bytes = w.bytes.len() / w.rows.max(1);
-        let lines = (rows.end.min(w.rows).saturating_sub(rows.start) * row_bytes).div_ceil(LINE);
-        let run = lines.div_ceil(RUNS);
-        // Up to three lines beyond the end are asked for, which does nothing or is of use to the next strip.
-        Self::new(w.bytes.as_ptr().wrapping_add(rows.start * row_bytes), (run * LINE, RUNS), (LINE, run), steps)
+    /// Whole rows, as far as they exist, as so many runs of lines that each of `steps` steps asks for a line of each.
+    pub(super) fn strip(w: Matrix<'_>, rows: Range<usize>, steps: usize) -> Self {
+        let lines = (rows.end.min(w.rows.rows).saturating_sub(rows.start) * w.row).div_ceil(LINE);
+        let runs = lines.div_ceil(steps.max(1)).max(FEWEST_RUNS);
+        let run = lines.div_ceil(runs);
+        // Less than `runs` lines beyond the end are asked for, which does nothing or is of use to the next strip.
+        Self::new(w.rows.bytes.as_ptr().wrapping_add(rows.start * w.row), (run * LINE, runs), (LINE, run), steps)
     }
 
-    /// Bytes `bytes` of each of the rows, as far as they exist; `steps` steps ask for all of them.
+    /// A piece of each of the rows, as far as they exist; `steps` steps ask for all of them.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn piece(w: &Rows<'_>, rows: Range<usize>, bytes: Range<usize>, steps: usize) -> Self {
-        let row_bytes = w.bytes.len() / w.rows.max(1);
-        let rows = rows.start..rows.end.min(w.rows).max(rows.start);
-        let at = w.bytes.as_ptr().wrapping_add(rows.start * row_bytes + bytes.start);
-        Self::new(at, (LINE, bytes.len().div_ceil(LINE)), (row_bytes, rows.len()), steps)
+    pub(super) fn piece(w: Matrix<'_>, rows: Range<usize>, piece: usize, steps: usize) -> Self {
+        let (rows, bytes) = (rows.start..rows.end.min(w.rows.rows).max(rows.start), w.bytes(piece));
+        let at = w.rows.bytes.as_ptr().wrapping_add(rows.start * w.row + bytes.start);
+        Self::new(at, (LINE, bytes.len().div_ceil(LINE)), (w.row, rows.len()), steps)
     }
 
     /// `turn` lines that are `stride` bytes apart, and the same `distance` bytes further on, `turns` times in all.
     fn new(at: *const u8, (stride, turn): (usize, usize), (distance, turns): (usize, usize), steps: usize) -> Self {
-        let left = turns * turn;
-        let skip = distance.wrapping_sub(stride * turn);
-        Self { at, stride, skip, turn, left_of_turn: turn, left, each: left.div_ceil(steps.max(1)) }
+        Self { at, stride, turn, distance, left: turns, each: turns.div_ceil(steps.max(1)) }
     }
 
     /// Asks for the next lines.
     #[inline(always)]
     pub(super) fn step<S: TileSimd>(&mut self, s: S) {
         let count = self.each.min(self.left);
-        for _ in 0..count {
-            s.prefetch_beyond_at(self.next());
-        }
         self.left -= count;
+        for _ in 0..count {
+            self.turn(|line| s.prefetch_beyond_at(line));
+        }
     }
 
     #[inline(always)]
-    fn next(&mut self) -> *const u8 {
-        let line = self.at;
-        self.at = self.at.wrapping_add(self.stride);
-        self.left_of_turn -= 1;
-        if self.left_of_turn == 0 {
-            self.left_of_turn = self.turn;
-            self.at = self.at.wrapping_add(self.skip);
+    fn turn(&mut self, mut ask: impl FnMut(*const u8)) {
+        let mut line = self.at;
+        for _ in 0..self.turn {
+            ask(line);
+            line = line.wrapping_add(self.stride);
         }
-        line
+        self.at = self.at.wrapping_add(self.distance);
     }
 }
 
@@ -212,7 +235,11 @@ mod tests {
 
     /// Offsets of the lines asked for, in order.
     fn asked(w: &Rows<'_>, mut ahead: Ahead) -> Vec<usize> {
-        (0..ahead.left).map(|_| ahead.next().addr() - w.bytes.as_ptr().addr()).collect()
+        let mut lines = Vec::new();
+        for _ in 0..ahead.left {
+            ahead.turn(|line| lines.push(line.addr() - w.bytes.as_ptr().addr()));
+        }
+        lines
     }
 
     #[test]
@@ -221,14 +248,17 @@ mod tests {
             let bytes = vec![0; rows * columns / 256 * 144];
             let w = Rows { ty: TensorType::Q4_K, bytes: &bytes, columns, rows };
             let (start, end) = (bytes.len() / rows, bytes.len());
-            let mut found = asked(&w, Ahead::strip(&w, 1..rows + 9, 10));
+            let ahead = Ahead::strip(Matrix::new(&w), 1..rows + 9, 10);
+            let runs = ahead.turn;
+            assert!(10 * ahead.each >= ahead.left, "{rows} x {columns}: ten steps are enough");
+            let mut found = asked(&w, ahead);
             found.sort_unstable();
             assert_eq!(found[0], start);
             assert!(found.windows(2).all(|pair| pair[1] == pair[0] + LINE), "{rows} x {columns}: {found:?}");
-            assert!((end..end + RUNS * LINE).contains(&(found[found.len() - 1] + LINE)), "{rows} x {columns}");
+            assert!((end..end + runs * LINE).contains(&(found[found.len() - 1] + LINE)), "{rows} x {columns}");
         }
         let w = Rows { ty: TensorType::Q4_K, bytes: &[0; 288], columns: 256, rows: 2 };
-        assert!(asked(&w, Ahead::strip(&w, 2..34, 10)).is_empty(), "no rows are left");
+        assert!(asked(&w, Ahead::strip(Matrix::new(&w), 2..34, 10)).is_empty(), "no rows are left");
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -238,7 +268,7 @@ mod tests {
         let w = Rows { ty: TensorType::Q4_K, bytes: &bytes, columns: 2048, rows: 5 };
         let expected: Vec<_> =
             (3..5).flat_map(|row| (0..3).map(move |line| row * 8 * 144 + 144 + line * LINE)).collect();
-        assert_eq!(asked(&w, Ahead::piece(&w, 3..64, 144..288, 10)), expected);
-        assert!(asked(&w, Ahead::piece(&w, 5..64, 144..288, 10)).is_empty(), "no rows are left");
+        assert_eq!(asked(&w, Ahead::piece(Matrix::new(&w), 3..64, 1, 10)), expected);
+        assert!(asked(&w, Ahead::piece(Matrix::new(&w), 5..64, 1, 10)).is_empty(), "no rows are left");
     }
 }

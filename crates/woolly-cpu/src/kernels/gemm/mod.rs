@@ -24,7 +24,7 @@ use crate::isa::Level;
 use crate::kernels::gemv::{self, Rows};
 use crate::kernels::simd::{self, TileKernel, TileSimd};
 
-use lanes::Ahead;
+use lanes::{Ahead, Matrix};
 pub(crate) use pack::{Packed, Source, TILE};
 pub(crate) use panel::Panel;
 use tile::{IntTile, SIGNED};
@@ -106,12 +106,13 @@ impl TileKernel for Product<'_> {
             None => pieces * self.tiles.len(),
         };
         let next = self.first + 2 * S::LANES..self.first + 4 * S::LANES;
-        let mut ahead = Ahead::strip(self.weight, next, steps);
+        let matrix = Matrix::new(self.weight);
+        let mut ahead = Ahead::strip(matrix, next, steps);
         for piece in 0..pieces {
             let columns = PIECE.min(self.x.columns() - piece * PIECE);
             match self.form {
                 Some(form) => {
-                    self.panel.fill_integers(s, self.weight, self.first, piece);
+                    self.panel.fill_integers(s, matrix, self.first, piece);
                     self.integers(s, form, piece, columns, &mut ahead);
                 }
                 None => {

@@ -3,7 +3,7 @@
 use woolly_quant::TensorType;
 use woolly_quant::half::bf16_to_f32;
 
-use super::lanes::{Pieces, Sink, Tail};
+use super::lanes::{Matrix, Pieces, Sink, Tail};
 use super::unpack::{PIECE, unpack};
 use crate::kernels::gemv::Rows;
 use crate::kernels::simd::{MAX_LANES, TileSimd};
@@ -40,15 +40,12 @@ impl Panel {
 
     /// Unpacks columns `piece * PIECE..` of rows `first..first + 2 * LANES` as integers; missing rows become zeros.
     #[inline(always)]
-    pub(super) fn fill_integers<S: TileSimd>(&mut self, s: S, weight: &Rows<'_>, first: usize, piece: usize) {
-        let Rows { ty, columns, .. } = *weight;
-        let bytes = |columns: usize| columns / ty.block_elements() * ty.block_bytes();
-        let here = PIECE.min(columns - piece * PIECE);
+    pub(super) fn fill_integers<S: TileSimd>(&mut self, s: S, weight: Matrix<'_>, first: usize, piece: usize) {
         let Self { quads, scales, minimums, tail, .. } = self;
         for half in 0..2 {
-            let from = Pieces::new(s, weight, first + half * S::LANES, bytes(piece * PIECE), bytes(here), tail);
+            let from = Pieces::new(s, weight, first + half * S::LANES, piece, tail);
             let mut to = Half { s, quads, scales, minimums, at: half * S::LANES };
-            unpack(s, ty, from, here / ty.block_elements(), &mut to);
+            unpack(s, weight.rows.ty, from, weight.blocks(piece), &mut to);
         }
     }
 

@@ -448,7 +448,7 @@ fn high_half<S: TileSimd>(s: S, words: S::I) -> S::F {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lanes::Tail;
+    use super::super::lanes::{Matrix, Tail};
     use super::*;
     use crate::isa::Level;
     use crate::kernels::gemv::Rows;
@@ -503,11 +503,10 @@ mod tests {
         #[inline(always)]
         fn run<S: TileSimd>(self, s: S) {
             let mut tail = Tail::ZERO;
-            let Rows { ty, columns, .. } = *self.0;
-            let len = columns / ty.block_elements() * ty.block_bytes();
-            let from = Pieces::new(s, self.0, self.1, 0, len, &mut tail);
+            let matrix = Matrix::new(self.0);
+            let from = Pieces::new(s, matrix, self.1, 0, &mut tail);
             (self.2.lanes, self.2.signed) = (S::LANES, S::NARROW_DOT);
-            unpack(s, ty, from, columns / ty.block_elements(), &mut Taking(s, self.2));
+            unpack(s, self.0.ty, from, matrix.blocks(0), &mut Taking(s, self.2));
         }
     }
 

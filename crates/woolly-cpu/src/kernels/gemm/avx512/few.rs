@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use woolly_quant::TensorType;
 
-use super::super::lanes::{Ahead, Block, Pieces, Sink, Tail};
+use super::super::lanes::{Ahead, Block, Matrix, Pieces, Sink, Tail};
 use super::super::unpack::{self, Form, PIECE};
 use super::panel::{LANES, ROWS};
 use super::tile::MAGIC;
@@ -147,19 +147,18 @@ impl Product<'_> {
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn rows<F: Format, const N: usize>(&self, first: usize, scratch: &mut Scratch) {
-        let (elements, size) = (F::TYPE.block_elements(), F::TYPE.block_bytes());
-        let columns = self.weight.columns;
+        let (size, columns) = (F::TYPE.block_bytes(), self.weight.columns);
+        let matrix = Matrix::new(self.weight);
         let Scratch { stored, head, sums, tails: [tail_a, tail_b] } = scratch;
         let sums = sums.first_chunk_mut::<N>().expect("no more than most");
         *sums = [[[0.0; LANES]; 2]; N];
         let (each, last) = (PIECE / self.form.group, self.x.tiles() - 1);
         let groups = columns / self.form.group;
-        let mut ahead = Ahead::strip(self.weight, first + ROWS..first + 2 * ROWS, groups + groups / SELDOM);
+        let mut ahead = Ahead::strip(matrix, first + ROWS..first + 2 * ROWS, groups + groups / SELDOM);
         for piece in 0..columns.div_ceil(PIECE) {
-            let blocks = PIECE.min(columns - piece * PIECE) / elements;
-            let (column, len) = (piece * (PIECE / elements * size), blocks * size);
-            let a = Pieces::new(self.simd, self.weight, first, column, len, tail_a);
-            let b = Pieces::new(self.simd, self.weight, first + LANES, column, len, tail_b);
+            let blocks = matrix.blocks(piece);
+            let a = Pieces::new(self.simd, matrix, first, piece, tail_a);
+            let b = Pieces::new(self.simd, matrix, first + LANES, piece, tail_b);
             let (parts, extras) = self.x.piece(self.form, piece);
             let (parts, extras) = ([&parts[0], &parts[last]], [&extras[..each], &extras[last * each..]]);
             for block in 0..blocks {
@@ -187,9 +186,7 @@ impl Product<'_> {
     fn write(&self, sums: &[[[f32; LANES]; 2]], first: usize) {
         let rows = ROWS.min(self.range.end - first);
         for (token, sums) in sums.iter().enumerate().take(self.x.rows()) {
-            for (r, &sum) in sums.as_flattened()[..rows].iter().enumerate() {
-                self.out.set(token * self.out_stride + first + r, sum);
-            }
+            self.out.set_all(token * self.out_stride + first, &sums.as_flattened()[..rows]);
         }
     }
 }

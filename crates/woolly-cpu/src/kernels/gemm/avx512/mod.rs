@@ -15,7 +15,7 @@ mod tokens;
 
 use std::ops::Range;
 
-use super::lanes::{Ahead, Pieces, Tail};
+use super::lanes::{Ahead, Matrix, Pieces, Tail};
 use super::unpack::{PIECE, unpack};
 use super::{Form, form};
 use crate::buffer::SharedOut;
@@ -86,8 +86,10 @@ pub(crate) fn product(
     assert_eq!(weight.columns, x.columns(), "product: weight and activations differ in columns");
     let width = c.len() / (tiles.len() * TILE).max(1);
     assert!(c.len() == tiles.len() * TILE * width && width.is_multiple_of(ROWS), "product: a result of other size");
-    c.fill(0.0);
-    let product = Product { simd, weight, form, first, x, tiles, width };
+    if x.columns() == 0 {
+        return c.fill(0.0);
+    }
+    let product = Product { simd, weight: Matrix::new(weight), form, first, x, tiles, width };
     // SAFETY: `simd` proves the instructions.
     unsafe { product.run(scratch, c) };
 }
@@ -117,9 +119,7 @@ pub(crate) fn multiply(
         let rows = ROWS.min(range.end - first);
         for (tile, c) in c.chunks_exact(TILE * ROWS).enumerate() {
             for (token, c) in x.of_tile(tile).zip(c.chunks_exact(ROWS)) {
-                for (r, &c) in c[..rows].iter().enumerate() {
-                    out.set(token * out_stride + first + r, c);
-                }
+                out.set_all(token * out_stride + first, &c[..rows]);
             }
         }
     }
@@ -127,7 +127,7 @@ pub(crate) fn multiply(
 
 struct Product<'a> {
     simd: Avx512,
-    weight: &'a Rows<'a>,
+    weight: Matrix<'a>,
     form: Form,
     first: usize,
     x: &'a Tokens,
@@ -150,8 +150,11 @@ impl Product<'_> {
                 for (i, to) in scratch.panels[..count].iter_mut().enumerate() {
                     self.fill(piece, panel + i, to, &mut scratch.groups, &mut scratch.tail);
                 }
-                let mut after = self.after(piece, panel, count, steps * count);
-                let ahead = next.as_mut().unwrap_or(&mut after);
+                let mut after = None;
+                let ahead = match &mut next {
+                    Some(next) => next,
+                    None => after.insert(self.after(piece, panel, count, steps * count)),
+                };
                 self.multiply(piece, &scratch.panels[..count], ahead, &mut c[panel * ROWS..]);
             }
         }
@@ -163,41 +166,25 @@ impl Product<'_> {
         if (panel + count) * ROWS == self.width {
             (piece, first) = (piece + 1, self.first);
         }
-        if piece * PIECE >= self.weight.columns {
+        if piece * PIECE >= self.weight.rows.columns {
             (piece, first) = (0, self.first + self.width);
         }
-        let columns = piece * PIECE..self.weight.columns.min((piece + 1) * PIECE);
-        let bytes = self.bytes(columns.start)..self.bytes(columns.end);
-        Ahead::piece(self.weight, first..first + TOGETHER * ROWS, bytes, steps)
-    }
-
-    /// Returns how many bytes so many columns take.
-    fn bytes(&self, columns: usize) -> usize {
-        columns / self.weight.ty.block_elements() * self.weight.ty.block_bytes()
+        Ahead::piece(self.weight, first..first + TOGETHER * ROWS, piece, steps)
     }
 
     /// Unpacks a piece of a panel.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn fill(&self, piece: usize, panel: usize, to: &mut Panel, groups: &mut Groups, tail: &mut Tail) {
-        let Rows { ty, columns, .. } = *self.weight;
-        let first = self.first + panel * ROWS;
-        let here = PIECE.min(columns - piece * PIECE);
+        let (ty, first) = (self.weight.rows.ty, self.first + panel * ROWS);
         for half in 0..2 {
-            let from = Pieces::new(
-                self.simd,
-                self.weight,
-                first + half * LANES,
-                self.bytes(piece * PIECE),
-                self.bytes(here),
-                tail,
-            );
+            let from = Pieces::new(self.simd, self.weight, first + half * LANES, piece, tail);
             let mut to = Half { panel: to, half };
             if self.form == RESCALED {
                 // SAFETY: this function has the instructions, and the piece the bytes of its columns.
                 unsafe { rescale::unpack(self.simd, ty, from, groups, to) };
             } else {
-                unpack(self.simd, ty, from, here / ty.block_elements(), &mut to);
+                unpack(self.simd, ty, from, self.weight.blocks(piece), &mut to);
             }
         }
     }
@@ -207,16 +194,17 @@ impl Product<'_> {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
     fn multiply(&self, piece: usize, panels: &[Panel], ahead: &mut Ahead, c: &mut [f32]) {
         let (parts, extras) = self.x.piece(self.form, piece);
-        let (each, columns) = (PIECE / self.form.group, PIECE.min(self.x.columns() - piece * PIECE));
+        let each = PIECE / self.form.group;
+        let groups = PIECE.min(self.x.columns() - piece * PIECE) / self.form.group;
         for (index, tile) in self.tiles.clone().enumerate() {
-            let extra = &extras[tile * each..][..columns / self.form.group];
+            let extra = &extras[tile * each..][..groups];
             let operands = Operands { part: &parts[tile], extra };
             let tokens = self.x.of_tile(tile).len();
             for (i, panel) in panels.iter().enumerate() {
                 let c = &mut c[index * TILE * self.width + i * ROWS..];
                 assert!(c.len() >= (TILE - 1) * self.width + ROWS);
                 // SAFETY: the assertion covers the rows of a tile.
-                unsafe { self.tile(panel, operands, tokens, ahead, c.as_mut_ptr()) };
+                unsafe { self.tile(panel, operands, tokens, ahead, c.as_mut_ptr(), piece == 0) };
             }
         }
     }
@@ -227,17 +215,16 @@ impl Product<'_> {
     /// As [`tile::tile`], for a whole tile.
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn tile(&self, panel: &Panel, x: Operands<'_>, tokens: usize, ahead: &mut Ahead, c: *mut f32) {
+    unsafe fn tile(&self, panel: &Panel, x: Operands<'_>, tokens: usize, ahead: &mut Ahead, c: *mut f32, first: bool) {
+        let (simd, c) = (self.simd, (c, self.width));
         // SAFETY: passed on from the caller.
         unsafe {
             match (self.form.group, self.form.minimum) {
-                (rescale::SPAN, _) => {
-                    sized::<{ rescale::SPAN / 4 }, false>(self.simd, panel, x, tokens, ahead, c, self.width)
-                }
-                (16, true) => sized::<4, true>(self.simd, panel, x, tokens, ahead, c, self.width),
-                (16, false) => sized::<4, false>(self.simd, panel, x, tokens, ahead, c, self.width),
-                (_, true) => sized::<8, true>(self.simd, panel, x, tokens, ahead, c, self.width),
-                (_, false) => sized::<8, false>(self.simd, panel, x, tokens, ahead, c, self.width),
+                (rescale::SPAN, _) => sized::<{ rescale::SPAN / 4 }, false>(simd, panel, x, tokens, ahead, c, first),
+                (16, true) => sized::<4, true>(simd, panel, x, tokens, ahead, c, first),
+                (16, false) => sized::<4, false>(simd, panel, x, tokens, ahead, c, first),
+                (_, true) => sized::<8, true>(simd, panel, x, tokens, ahead, c, first),
+                (_, false) => sized::<8, false>(simd, panel, x, tokens, ahead, c, first),
             }
         }
     }
@@ -253,16 +240,16 @@ unsafe fn sized<const QUADS: usize, const MINIMUM: bool>(
     x: Operands<'_>,
     tokens: usize,
     ahead: &mut Ahead,
-    c: *mut f32,
-    stride: usize,
+    c: (*mut f32, usize),
+    first: bool,
 ) {
     // SAFETY: passed on from the caller.
     unsafe {
         match tokens {
-            ..=2 => tile::tile::<2, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
-            3 | 4 => tile::tile::<4, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
-            5 => tile::tile::<5, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
-            _ => tile::tile::<TILE, QUADS, MINIMUM>(simd, panel, x, ahead, c, stride),
+            ..=2 => tile::tile::<2, QUADS, MINIMUM>(simd, panel, x, ahead, c, first),
+            3 | 4 => tile::tile::<4, QUADS, MINIMUM>(simd, panel, x, ahead, c, first),
+            5 => tile::tile::<5, QUADS, MINIMUM>(simd, panel, x, ahead, c, first),
+            _ => tile::tile::<TILE, QUADS, MINIMUM>(simd, panel, x, ahead, c, first),
         }
     }
 }

@@ -18,20 +18,26 @@ pub(crate) const ROWS: usize = 2 * LANES;
 pub(super) struct Panel {
     /// Four unsigned bytes of a row in an element.
     pub(super) quads: [[[i32; LANES]; 2]; PIECE / 4],
-    /// Of each group of 16 or 32 columns.
-    pub(super) scales: [[[f32; LANES]; 2]; PIECE / 16],
+    /// Of each group of columns that share a scale.
+    pub(super) heads: [Head; PIECE / 16],
+}
+
+/// What the products of a group are scaled with.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(super) struct Head {
+    pub(super) scales: [[f32; LANES]; 2],
     /// `−MAGIC · scale`: what takes the magic number off again in the multiplication with the scale.
-    pub(super) biases: [[[f32; LANES]; 2]; PIECE / 16],
-    pub(super) minimums: [[[f32; LANES]; 2]; PIECE / 16],
+    pub(super) biases: [[f32; LANES]; 2],
+    pub(super) minimums: [[f32; LANES]; 2],
 }
 
 impl Panel {
-    pub(super) const ZERO: Self = Self {
-        quads: [[[0; LANES]; 2]; _],
-        scales: [[[0.0; LANES]; 2]; _],
-        biases: [[[0.0; LANES]; 2]; _],
-        minimums: [[[0.0; LANES]; 2]; _],
-    };
+    pub(super) const ZERO: Self = Self { quads: [[[0; LANES]; 2]; _], heads: [Head::ZERO; _] };
+}
+
+impl Head {
+    const ZERO: Self = Self { scales: [[0.0; LANES]; 2], biases: [[0.0; LANES]; 2], minimums: [[0.0; LANES]; 2] };
 }
 
 /// One vector's half of a panel, to be filled.
@@ -47,15 +53,15 @@ impl Sink<Avx512> for Half<'_> {
         // SAFETY: the caller has the instructions; both are sixteen floats.
         unsafe {
             let bias = _mm512_mul_ps(scale, _mm512_set1_ps(-MAGIC));
-            _mm512_storeu_ps(self.panel.scales[group][self.half].as_mut_ptr(), scale);
-            _mm512_storeu_ps(self.panel.biases[group][self.half].as_mut_ptr(), bias);
+            _mm512_storeu_ps(self.panel.heads[group].scales[self.half].as_mut_ptr(), scale);
+            _mm512_storeu_ps(self.panel.heads[group].biases[self.half].as_mut_ptr(), bias);
         }
     }
 
     #[inline(always)]
     fn minimum(&mut self, group: usize, minimum: __m512) {
         // SAFETY: the caller has the instructions; sixteen floats are writable.
-        unsafe { _mm512_storeu_ps(self.panel.minimums[group][self.half].as_mut_ptr(), minimum) }
+        unsafe { _mm512_storeu_ps(self.panel.heads[group].minimums[self.half].as_mut_ptr(), minimum) }
     }
 
     #[inline(always)]

@@ -24,7 +24,8 @@ pub(super) struct Operands<'a> {
     pub(super) extra: &'a [[u32; TILE]],
 }
 
-/// Adds the products of the first `N` tokens with a panel to `c`, whose rows are `stride` floats apart.
+/// Adds the products of the first `N` tokens with a panel to `c`, whose rows are `stride` floats apart, or, where they are the
+/// `first` ones, puts them there.
 ///
 /// A group has four times `QUADS` columns; the length of `extra` tells how many groups there are.
 ///
@@ -36,41 +37,46 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
     panel: &Panel,
     x: Operands<'_>,
     ahead: &mut Ahead,
-    c: *mut f32,
-    stride: usize,
+    (c, stride): (*mut f32, usize),
+    first: bool,
 ) {
-    let groups = x.extra.len();
-    assert!(N <= TILE && groups * QUADS <= x.part.quads.len());
+    assert!(N <= TILE && x.extra.len() * QUADS <= x.part.quads.len() && x.extra.len() <= panel.heads.len());
     let mut sums = [[_mm512_setzero_ps(); 2]; N];
-    for (t, sum) in sums.iter_mut().enumerate() {
-        // SAFETY: passed on from the caller.
-        *sum = unsafe { [_mm512_loadu_ps(c.add(t * stride)), _mm512_loadu_ps(c.add(t * stride + LANES))] };
+    if !first {
+        for (t, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: passed on from the caller.
+            *sum = unsafe { [_mm512_loadu_ps(c.add(t * stride)), _mm512_loadu_ps(c.add(t * stride + LANES))] };
+        }
     }
-    for (group, extra) in x.extra.iter().enumerate() {
+    // Pointers, and no indices, from which an address takes several instructions each time; some of these go where products would.
+    let (mut weights, mut quads) = (panel.quads.as_ptr(), x.part.quads.as_ptr());
+    for (group, (extra, head)) in x.extra.iter().zip(&panel.heads).enumerate() {
         let mut products = [[_mm512_set1_epi32(MAGIC.to_bits().cast_signed()); 2]; N];
         if !MINIMUM {
             for (products, start) in products.iter_mut().zip(extra) {
                 *products = [_mm512_set1_epi32(start.cast_signed()); 2];
             }
         }
-        for first in (group * QUADS..(group + 1) * QUADS).step_by(run(QUADS)) {
+        for _ in 0..QUADS / run(QUADS) {
             // The next tile's activations: of long rows they come from beyond the L2 cache.
-            for line in 0..run(QUADS) / 2 {
-                let next = (&raw const *x.part).wrapping_add(1).cast::<i8>();
-                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add((first / 2 + line) * 64));
+            let next = quads.cast::<Part>().wrapping_add(1).cast::<i8>();
+            for line in 0..(run(QUADS) * size_of::<[i32; TILE]>()).div_ceil(64) {
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line * 64));
             }
             ahead.step(simd);
-            for quad in first..first + run(QUADS) {
-                // SAFETY: `quad` is one of the piece's, by the assertion; both operands hold a whole piece.
-                let (w, x) = unsafe { (panel.quads.get_unchecked(quad), x.part.quads.get_unchecked(quad)) };
+            for i in 0..run(QUADS) {
+                // SAFETY: by the assertion there are as many as the groups have; both operands hold a whole piece.
+                let (w, x) = unsafe { (&*weights.add(i), &*quads.add(i)) };
                 let w = [integers(&w[0]), integers(&w[1])];
                 for (products, &x) in products.iter_mut().zip(x) {
                     let x = _mm512_set1_epi32(x);
                     *products = [_mm512_dpbusd_epi32(products[0], w[0], x), _mm512_dpbusd_epi32(products[1], w[1], x)];
                 }
             }
+            // SAFETY: at most one past the last.
+            (weights, quads) = unsafe { (weights.add(run(QUADS)), quads.add(run(QUADS))) };
         }
-        let (scales, biases) = (pair(&panel.scales[group]), pair(&panel.biases[group]));
+        let (scales, biases) = (pair(&head.scales), pair(&head.biases));
         for ((sum, products), &x) in sums.iter_mut().zip(products).zip(&x.part.scales[group * QUADS / 8]) {
             let x = _mm512_set1_ps(x);
             for v in 0..2 {
@@ -79,7 +85,7 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
             }
         }
         if MINIMUM {
-            let minimums = pair(&panel.minimums[group]);
+            let minimums = pair(&head.minimums);
             for (sum, &x) in sums.iter_mut().zip(extra) {
                 let x = _mm512_set1_ps(f32::from_bits(x));
                 *sum = [_mm512_fmadd_ps(minimums[0], x, sum[0]), _mm512_fmadd_ps(minimums[1], x, sum[1])];

@@ -48,7 +48,7 @@ struct Extra {
 
 /// A matrix of activations, packed.
 pub(crate) struct Tokens {
-    rows: usize,
+    deal: Deal,
     columns: usize,
     parts: AlignedVec<Part>,
     extras: [Extra; FORMS],
@@ -60,13 +60,13 @@ impl Default for Tokens {
     fn default() -> Self {
         let form = Form { group: GROUP, offset: 0, minimum: true };
         let extras = [(); FORMS].map(|()| Extra { form, values: AlignedVec::zeroed(0) });
-        Self { rows: 0, columns: 0, parts: AlignedVec::zeroed(0), extras, used: 0 }
+        Self { deal: Deal::default(), columns: 0, parts: AlignedVec::zeroed(0), extras, used: 0 }
     }
 }
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokens").field("rows", &self.rows).field("columns", &self.columns).finish_non_exhaustive()
+        f.debug_struct("Tokens").field("rows", &self.deal.rows).field("columns", &self.columns).finish_non_exhaustive()
     }
 }
 
@@ -84,7 +84,7 @@ impl Tokens {
 
     /// Begins with another matrix; allocates only when it is larger than any before.
     pub(crate) fn reset(&mut self, rows: usize, columns: usize) {
-        (self.rows, self.columns, self.used) = (rows, columns, 0);
+        (self.deal, self.columns, self.used) = (Deal::new(rows), columns, 0);
         self.reserve(rows, columns);
     }
 
@@ -106,17 +106,17 @@ impl Tokens {
 
     /// Returns the number of tokens.
     pub(crate) fn rows(&self) -> usize {
-        self.rows
+        self.deal.rows
     }
 
     /// Returns the number of tiles.
     pub(crate) fn tiles(&self) -> usize {
-        self.rows.div_ceil(TILE)
+        self.deal.tiles
     }
 
     /// Returns the tokens of a tile, in its first places.
     pub(crate) fn of_tile(&self, tile: usize) -> Range<usize> {
-        of_tile(self.rows, tile)
+        self.deal.tile(tile)
     }
 
     pub(super) fn columns(&self) -> usize {
@@ -142,20 +142,19 @@ impl Tokens {
 
     /// Returns a view that packs tiles, for several threads at once.
     pub(crate) fn writer(&mut self) -> Writer<'_> {
-        let (rows, columns, tiles, pieces, span) = (self.rows, self.columns, self.tiles(), self.pieces(), self.span());
+        let (deal, columns, pieces, span) = (self.deal, self.columns, self.pieces(), self.span());
         let mut extras = [const { None }; FORMS];
         for (slot, extra) in extras.iter_mut().zip(&mut self.extras[..self.used]) {
             *slot = Some((extra.form, Disjoint::new(&mut extra.values)));
         }
-        Writer { rows, columns, tiles, pieces, span, parts: Disjoint::new(&mut self.parts), extras }
+        Writer { deal, columns, pieces, span, parts: Disjoint::new(&mut self.parts), extras }
     }
 }
 
 /// Packs tiles of a [`Tokens`]; different threads pack different tiles.
 pub(crate) struct Writer<'a> {
-    rows: usize,
+    deal: Deal,
     columns: usize,
-    tiles: usize,
     pieces: usize,
     span: usize,
     parts: Disjoint<'a, Part>,
@@ -169,7 +168,7 @@ impl Writer<'_> {
     /// No other thread packs this tile at the same time.
     pub(crate) unsafe fn pack(&self, simd: Avx512, source: &dyn Source, tile: usize, scratch: &mut Vec<f32>) {
         let columns = self.columns;
-        let tokens = of_tile(self.rows, tile);
+        let tokens = self.deal.tile(tile);
         let mut rows: [&[f32]; TILE] = [&[]; TILE];
         if source.plain(tokens.start).is_none() {
             if scratch.len() < TILE * columns {
@@ -186,7 +185,7 @@ impl Writer<'_> {
             let first = piece * PIECE;
             let of_piece = rows.map(|row| row.get(first..columns.min(first + PIECE)).unwrap_or_default());
             // SAFETY: `simd` proves the instructions; the tile is the caller's.
-            unsafe { self.piece(simd, &of_piece, piece * self.tiles + tile) };
+            unsafe { self.piece(simd, &of_piece, piece * self.deal.tiles + tile) };
         }
     }
 
@@ -207,11 +206,27 @@ impl Writer<'_> {
     }
 }
 
-/// Deals `rows` tokens to as few tiles as hold them, as evenly as it goes, the larger ones first: a tile of two or four tokens
-/// has so few sums that it waits for its own products.
-fn of_tile(rows: usize, tile: usize) -> Range<usize> {
-    let start = |tile: usize| (tile * rows).div_ceil(rows.div_ceil(TILE).max(1));
-    start(tile)..start(tile + 1)
+/// How tokens are dealt to as few tiles as hold them: as evenly as it goes, the larger ones first, since a tile of two or four
+/// tokens has so few sums that it waits for its own products.
+#[derive(Clone, Copy, Default)]
+struct Deal {
+    rows: usize,
+    tiles: usize,
+    /// Tokens of the smaller tiles, and how many have one more.
+    each: usize,
+    larger: usize,
+}
+
+impl Deal {
+    fn new(rows: usize) -> Self {
+        let tiles = rows.div_ceil(TILE);
+        Self { rows, tiles, each: rows / tiles.max(1), larger: rows % tiles.max(1) }
+    }
+
+    fn tile(self, tile: usize) -> Range<usize> {
+        let start = |tile: usize| tile * self.each + tile.min(self.larger);
+        start(tile)..start(tile + 1)
+    }
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
