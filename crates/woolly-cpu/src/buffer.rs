@@ -124,6 +124,12 @@ unsafe fn free(start: *mut u8, layout: Layout) {
     unsafe { dealloc(start, layout) }
 }
 
+impl<T: Zeroed> Default for AlignedVec<T> {
+    fn default() -> Self {
+        Self { start: NonNull::dangling(), len: 0 }
+    }
+}
+
 impl<T: Zeroed> Deref for AlignedVec<T> {
     type Target = [T];
 

@@ -9,6 +9,7 @@ use woolly_tensor::{Attention, BLOCK_TOKENS, BackendError, Batch, CacheType, Rop
 
 use super::linear::{at_least, each_item};
 use super::{Cpu, Lane, MANY_ROWS, NormVector, norm_vector};
+use crate::buffer::AlignedVec;
 use crate::cache::{CpuCache, Layout};
 #[cfg(target_arch = "x86_64")]
 use crate::isa::Amx;
@@ -30,7 +31,7 @@ pub(super) struct Scratch {
     written: Vec<u32>,
     items: Vec<Item>,
     /// Of each partial item: `[QUERIES][2 + value_length]`, maximum and sum first.
-    parts: Vec<f32>,
+    parts: AlignedVec<f32>,
 }
 
 /// New tokens that go into one block of the cache.

@@ -4,7 +4,7 @@ use woolly_tensor::{BackendError, Experts, Gating, Norm, ops};
 
 use super::linear::{self, Operand, Task, at_least};
 use super::{Cpu, Shared, norm_vector};
-use crate::buffer::SharedOut;
+use crate::buffer::{AlignedVec, SharedOut};
 use crate::kernels::norm::rms_norm;
 use crate::tensor::CpuTensor;
 
@@ -14,15 +14,15 @@ const SMALLEST_SUM: f32 = 6.103_515_6e-5;
 /// Buffers between the steps; they grow to the largest batch seen.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    normed: Vec<f32>,
+    normed: AlignedVec<f32>,
     /// `[rows, experts]`.
-    logits: Vec<f32>,
+    logits: AlignedVec<f32>,
     choices: Vec<Choice>,
     order: Vec<usize>,
     /// Input, inner and output rows of one expert.
-    gathered: Vec<f32>,
-    inner: Vec<f32>,
-    result: Vec<f32>,
+    gathered: AlignedVec<f32>,
+    inner: AlignedVec<f32>,
+    result: AlignedVec<f32>,
 }
 
 /// A row's share of an expert.

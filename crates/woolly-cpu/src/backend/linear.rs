@@ -11,10 +11,11 @@ use woolly_tensor::{Activation, BackendError, Norm, Projection};
 use super::pieces::{Piece, Pieces};
 use super::vectors::{self, Vectors};
 use super::{Cpu, Lane, NormVector, norm_vector};
-use crate::buffer::SharedOut;
+use crate::buffer::{AlignedVec, SharedOut};
 use crate::isa::Level;
 use crate::kernels::gemm::{self, Packed, TILE};
 use crate::kernels::gemv::{MAX_COLUMNS, Rows};
+use crate::kernels::simd::{self, TileKernel, TileSimd};
 use crate::kernels::{activation, norm};
 use crate::tensor::CpuTensor;
 use crate::weight::CpuWeight;
@@ -32,8 +33,8 @@ const ALONE: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     vectors: Vectors,
-    normed: Vec<f32>,
-    results: Vec<f32>,
+    normed: AlignedVec<f32>,
+    results: AlignedVec<f32>,
     packed: Packed,
     pieces: Pieces,
     #[cfg(target_arch = "x86_64")]
@@ -49,7 +50,7 @@ impl Scratch {
         self.pieces.reserve(threads);
         let len = rows.min(MOST_FEW).saturating_mul(columns);
         for buffer in [&mut self.normed, &mut self.results].into_iter().filter(|buffer| buffer.len() < len) {
-            *buffer = vec![0.0; len];
+            *buffer = AlignedVec::zeroed(len);
         }
     }
 }
@@ -219,6 +220,7 @@ unsafe fn complete(task: &Task<'_>, result: &SharedOut<'_>, range: Range<usize>,
     }
 }
 
+#[inline(always)]
 fn add(out: &mut [f32], bias: Option<&[f32]>) {
     if let Some(bias) = bias {
         out.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
@@ -263,7 +265,7 @@ fn are_few<'w>(cpu: &Cpu, rows: usize, mut weights: impl Iterator<Item = Rows<'w
 fn prepared<'a, 'w>(
     cpu: &Cpu,
     vectors: &'a mut Vectors,
-    normed: &mut Vec<f32>,
+    normed: &mut AlignedVec<f32>,
     x: Operand<'_>,
     weights: impl Iterator<Item = Rows<'w>>,
 ) -> &'a Vectors {
@@ -336,7 +338,7 @@ fn many_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Opti
                 let c = at_least(c, tiles.len() * TILE * width);
                 gemm::product(cpu.level, (&task.weight, form), first, packed, tiles.clone(), panel, c);
                 // SAFETY: a strip belongs to one thread.
-                unsafe { write(task, c, width, columns.clone(), tiles.start * TILE..x.rows) };
+                unsafe { write(cpu, task, (c, width), columns.clone(), tiles.start * TILE..x.rows) };
             });
             return;
         }
@@ -347,17 +349,47 @@ fn many_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Opti
 ///
 /// # Safety
 /// No other thread accesses these parts of the output.
-pub(super) unsafe fn write(task: &Task<'_>, c: &[f32], width: usize, columns: Range<usize>, rows: Range<usize>) {
-    for (row, c) in rows.zip(c.chunks_exact(width)) {
-        let at = row * task.weight.rows + columns.start..row * task.weight.rows + columns.end;
-        // SAFETY: passed on from the caller.
-        let out = unsafe { task.out.slice_mut(at) };
-        if task.accumulate {
-            out.iter_mut().zip(c).for_each(|(out, c)| *out += c);
-        } else {
-            out.copy_from_slice(&c[..columns.len()]);
+pub(super) unsafe fn write(
+    cpu: &Cpu,
+    task: &Task<'_>,
+    (c, width): (&[f32], usize),
+    columns: Range<usize>,
+    rows: Range<usize>,
+) {
+    simd::dispatch(cpu.level, Write { task, c, width, columns, rows });
+}
+
+/// The work of [`write`]; its caller vouches for what that asks.
+struct Write<'a> {
+    task: &'a Task<'a>,
+    c: &'a [f32],
+    width: usize,
+    columns: Range<usize>,
+    rows: Range<usize>,
+}
+
+/// Rows of the output that are asked for ahead: each begins far from the one before, which no prefetcher foresees.
+const ROWS_AHEAD: usize = 2;
+
+impl TileKernel for Write<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: TileSimd>(self, s: S) {
+        let Self { task, columns, .. } = self;
+        for (row, c) in self.rows.zip(self.c.chunks_exact(self.width)) {
+            let start = row * task.weight.rows + columns.start;
+            let ahead = task.out.as_ptr().wrapping_add(start + ROWS_AHEAD * task.weight.rows);
+            (0..columns.len()).step_by(16).for_each(|i| s.prefetch_at(ahead.wrapping_add(i).cast()));
+            // SAFETY: passed on from the caller of `write`.
+            let out = unsafe { task.out.slice_mut(start..start + columns.len()) };
+            if task.accumulate {
+                out.iter_mut().zip(c).for_each(|(out, c)| *out += c);
+            } else {
+                out.copy_from_slice(&c[..columns.len()]);
+            }
+            add(out, task.bias.map(|bias| &bias[columns.clone()]));
         }
-        add(out, task.bias.map(|bias| &bias[columns.clone()]));
     }
 }
 
@@ -390,7 +422,7 @@ fn many_gated(
             }
             activation::gate(cpu.level, activation, gate, up);
             // SAFETY: a strip belongs to one thread.
-            unsafe { write(&task, gate, width, first..inner.min(first + width), tiles.start * TILE..x.rows) };
+            unsafe { write(cpu, &task, (gate, width), first..inner.min(first + width), tiles.start * TILE..x.rows) };
         });
     });
 }
@@ -450,9 +482,9 @@ pub(super) fn each_item(cpu: &Cpu, n: usize, each: &(dyn Fn(&mut Lane, usize) + 
 }
 
 /// Returns the first `len` elements of a buffer that grows when it is shorter.
-pub(super) fn at_least(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(super) fn at_least(buffer: &mut AlignedVec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
-        buffer.resize(len, 0.0);
+        *buffer = AlignedVec::zeroed(len.max(2 * buffer.len()));
     }
     &mut buffer[..len]
 }

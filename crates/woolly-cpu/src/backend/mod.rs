@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use woolly_tensor::{Activation, Attention, Backend, BackendError, CacheSpec, Experts, Norm, Projection, WeightSource};
 
+use crate::buffer::AlignedVec;
 use crate::cache::CpuCache;
 use crate::isa::{self, IsaError, Level};
 use crate::kernels::attention::State;
@@ -120,7 +121,7 @@ struct Shared {
 struct Lane {
     panel: Box<Panel>,
     /// Results of a strip: `[rows][strip rows]`, of two weights for gated operations.
-    strips: [Vec<f32>; 2],
+    strips: [AlignedVec<f32>; 2],
     row: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
     wide: Box<crate::kernels::gemm::avx512::Scratch>,
@@ -129,7 +130,7 @@ struct Lane {
     attention: State,
     #[cfg(target_arch = "x86_64")]
     tiled_attention: crate::kernels::attention::amx::Scratch,
-    queries: Vec<f32>,
+    queries: AlignedVec<f32>,
     /// The positions that each query sees.
     seen: Vec<Range<usize>>,
 }
@@ -142,10 +143,10 @@ impl std::fmt::Debug for Lane {
 
 impl Lane {
     fn new() -> Self {
-        let (attention, queries) = (State::new(128), Vec::new());
+        let (attention, queries) = (State::new(128), AlignedVec::default());
         Self {
             panel: Panel::new(),
-            strips: [Vec::new(), Vec::new()],
+            strips: Default::default(),
             row: Vec::new(),
             #[cfg(target_arch = "x86_64")]
             wide: crate::kernels::gemm::avx512::Scratch::new(),

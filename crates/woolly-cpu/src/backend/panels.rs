@@ -45,7 +45,7 @@ pub(super) fn products<'a>(
                 let columns = first..task.weight.rows.min(first + width);
                 for (tile, c) in tiles.zip(c.chunks_exact(TILE * width)) {
                     // SAFETY: a strip belongs to one thread.
-                    unsafe { write(task, c, width, columns.clone(), tokens.of_tile(tile)) };
+                    unsafe { write(cpu, task, (c, width), columns.clone(), tokens.of_tile(tile)) };
                 }
             });
             return;
@@ -82,7 +82,7 @@ pub(super) fn gated(
                 let len = of_tile.len() * width;
                 activation::gate(cpu.level, activation, &mut gate[..len], &up[..len]);
                 // SAFETY: a strip belongs to one thread.
-                unsafe { write(&task, gate, width, first..inner.min(first + width), of_tile) };
+                unsafe { write(cpu, &task, (gate, width), first..inner.min(first + width), of_tile) };
             }
         });
     });

@@ -172,9 +172,11 @@ pub(super) struct Ahead {
     turn: usize,
     /// Bytes from one turn to the next.
     distance: usize,
-    /// Turns left, and how many to ask for each time.
+    /// Turns left, how many to ask for each time, and in which steps: one of so many.
     left: usize,
     each: usize,
+    every: usize,
+    wait: usize,
 }
 
 /// Fewest runs of lines that a strip is asked for in: a single one came no faster than the lines that a core can have on their
@@ -201,12 +203,18 @@ impl Ahead {
 
     /// `turn` lines that are `stride` bytes apart, and the same `distance` bytes further on, `turns` times in all.
     fn new(at: *const u8, (stride, turn): (usize, usize), (distance, turns): (usize, usize), steps: usize) -> Self {
-        Self { at, stride, turn, distance, left: turns, each: turns.div_ceil(steps.max(1)) }
+        let every = (steps / turns.max(1)).max(1);
+        Self { at, stride, turn, distance, left: turns, each: turns.div_ceil(steps.max(1)), every, wait: every }
     }
 
     /// Asks for the next lines.
     #[inline(always)]
     pub(super) fn step<S: TileSimd>(&mut self, s: S) {
+        self.wait -= 1;
+        if self.wait > 0 {
+            return;
+        }
+        self.wait = self.every;
         let count = self.each.min(self.left);
         self.left -= count;
         for _ in 0..count {

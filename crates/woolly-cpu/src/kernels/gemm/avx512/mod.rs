@@ -112,8 +112,8 @@ pub(crate) fn multiply(
         return few::multiply(taken, weight, range, x, out, out_stride);
     }
     let mut scratch = Scratch::ZERO;
-    let mut c = [0.0; MOST_FEW.next_multiple_of(TILE) * ROWS];
-    let c = &mut c[..x.tiles() * TILE * ROWS];
+    let mut c = Results([0.0; _]);
+    let c = &mut c.0[..x.tiles() * TILE * ROWS];
     for first in range.clone().step_by(ROWS) {
         product(taken, weight, first, x, 0..x.tiles(), &mut scratch, c);
         let rows = ROWS.min(range.end - first);
@@ -124,6 +124,10 @@ pub(crate) fn multiply(
         }
     }
 }
+
+/// Of a panel and the most tokens; a vector that lies across two cache lines takes twice the time.
+#[repr(align(64))]
+struct Results([f32; MOST_FEW.next_multiple_of(TILE) * ROWS]);
 
 struct Product<'a> {
     simd: Avx512,

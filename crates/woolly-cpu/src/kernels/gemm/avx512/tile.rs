@@ -8,6 +8,7 @@
 use std::arch::x86_64::*;
 
 use super::super::lanes::Ahead;
+use super::super::unpack::PIECE;
 use super::panel::{LANES, Panel};
 use super::tokens::{Part, TILE};
 use crate::isa::Avx512;
@@ -40,6 +41,8 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
     (c, stride): (*mut f32, usize),
     first: bool,
 ) {
+    // Of the next tile's activations for each run of quads, so that all of them have been asked for at the end.
+    let lines = const { size_of::<Part>().div_ceil(64 * (PIECE / 4 / run(QUADS))) };
     assert!(N <= TILE && x.extra.len() * QUADS <= x.part.quads.len() && x.extra.len() <= panel.heads.len());
     let mut sums = [[_mm512_setzero_ps(); 2]; N];
     if !first {
@@ -50,6 +53,7 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
     }
     // Pointers, and no indices, from which an address takes several instructions each time; some of these go where products would.
     let (mut weights, mut quads) = (panel.quads.as_ptr(), x.part.quads.as_ptr());
+    let mut next = (&raw const *x.part).wrapping_add(1).cast::<[i8; 64]>();
     for (group, (extra, head)) in x.extra.iter().zip(&panel.heads).enumerate() {
         let mut products = [[_mm512_set1_epi32(MAGIC.to_bits().cast_signed()); 2]; N];
         if !MINIMUM {
@@ -59,10 +63,10 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
         }
         for _ in 0..QUADS / run(QUADS) {
             // The next tile's activations: of long rows they come from beyond the L2 cache.
-            let next = quads.cast::<Part>().wrapping_add(1).cast::<i8>();
-            for line in 0..(run(QUADS) * size_of::<[i32; TILE]>()).div_ceil(64) {
-                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line * 64));
+            for line in 0..lines {
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
             }
+            next = next.wrapping_add(lines);
             ahead.step(simd);
             for i in 0..run(QUADS) {
                 // SAFETY: by the assertion there are as many as the groups have; both operands hold a whole piece.
