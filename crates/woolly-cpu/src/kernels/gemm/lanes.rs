@@ -210,16 +210,22 @@ impl Ahead {
     /// Asks for the next lines.
     #[inline(always)]
     pub(super) fn step<S: TileSimd>(&mut self, s: S) {
+        for _ in 0..self.due() {
+            self.turn(|line| s.prefetch_beyond_at(line));
+        }
+    }
+
+    /// Begins a step and returns how many turns it takes.
+    #[inline(always)]
+    fn due(&mut self) -> usize {
         self.wait -= 1;
         if self.wait > 0 {
-            return;
+            return 0;
         }
         self.wait = self.every;
         let count = self.each.min(self.left);
         self.left -= count;
-        for _ in 0..count {
-            self.turn(|line| s.prefetch_beyond_at(line));
-        }
+        count
     }
 
     #[inline(always)]
@@ -258,7 +264,6 @@ mod tests {
             let (start, end) = (bytes.len() / rows, bytes.len());
             let ahead = Ahead::strip(Matrix::new(&w), 1..rows + 9, 10);
             let runs = ahead.turn;
-            assert!(10 * ahead.each >= ahead.left, "{rows} x {columns}: ten steps are enough");
             let mut found = asked(&w, ahead);
             found.sort_unstable();
             assert_eq!(found[0], start);
@@ -267,6 +272,18 @@ mod tests {
         }
         let w = Rows { ty: TensorType::Q4_K, bytes: &[0; 288], columns: 256, rows: 2 };
         assert!(asked(&w, Ahead::strip(Matrix::new(&w), 2..34, 10)).is_empty(), "no rows are left");
+    }
+
+    #[test]
+    fn the_steps_that_were_announced_ask_for_everything_and_no_step_for_much() {
+        let lines = |turns, steps| Ahead::new(std::ptr::null(), (LINE, 3), (LINE, turns), steps);
+        for (turns, steps) in [(64, 1376), (64, 64), (65, 64), (144, 85), (1, 1), (7, 1), (0, 9), (200, 399)] {
+            let mut ahead = lines(turns, steps);
+            let due: Vec<usize> = (0..steps).map(|_| ahead.due()).collect();
+            assert_eq!(due.iter().sum::<usize>(), turns, "{turns} turns in {steps} steps: {due:?}");
+            assert!(due.iter().all(|&due| due <= turns.div_ceil(steps)), "{turns} turns in {steps} steps: {due:?}");
+            assert_eq!(ahead.due(), 0, "nothing is left of {turns}");
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
