@@ -164,78 +164,72 @@ impl Block<'_> {
 /// Asks for weights to come, a few cache lines at a time.
 ///
 /// A processor has some sixteen lines of a thread on their way at most, and whoever asks for more waits for them; so they
-/// are spread over the work on the weights before.
+/// are spread over the work on the weights before. It stands in loops of products, whose ports its instructions take: hence
+/// as many lines a turn as are written out, and a copy of it for each loop, which stays in registers.
+#[derive(Clone, Copy)]
 pub(super) struct Ahead {
     at: *const u8,
-    /// Bytes from one line to the next of a turn, and how many lines that is.
+    /// Bytes from one line to the next of a turn.
     stride: usize,
-    turn: usize,
-    /// Bytes from one turn to the next.
-    distance: usize,
-    /// Turns left, how many to ask for each time, and in which steps: one of so many.
+    /// Turns that follow each other line by line, how many of them are left, and bytes from where they end to the next.
+    run: usize,
     left: usize,
-    each: usize,
-    every: usize,
-    wait: usize,
+    jump: usize,
+    /// Turns and the steps that they are spread over, and what has been added up of the former.
+    turns: usize,
+    steps: usize,
+    due: usize,
 }
 
-/// Fewest runs of lines that a strip is asked for in: a single one came no faster than the lines that a core can have on their
-/// way (docs/performance.md).
-const FEWEST_RUNS: usize = 4;
+/// Lines of a turn, far from each other: lines in the order of the memory came no faster than a core can have them on their way
+/// (docs/performance.md).
+const TURN: usize = 4;
 
 impl Ahead {
-    /// Whole rows, as far as they exist, as so many runs of lines that each of `steps` steps asks for a line of each.
+    /// Whole rows, as far as they exist; `steps` steps ask for all of them.
     pub(super) fn strip(w: Matrix<'_>, rows: Range<usize>, steps: usize) -> Self {
         let lines = (rows.end.min(w.rows.rows).saturating_sub(rows.start) * w.row).div_ceil(LINE);
-        let runs = lines.div_ceil(steps.max(1)).max(FEWEST_RUNS);
-        let run = lines.div_ceil(runs);
-        // Less than `runs` lines beyond the end are asked for, which does nothing or is of use to the next strip.
-        Self::new(w.rows.bytes.as_ptr().wrapping_add(rows.start * w.row), (run * LINE, runs), (LINE, run), steps)
+        let turns = lines.div_ceil(TURN);
+        let at = w.rows.bytes.as_ptr().wrapping_add(rows.start * w.row);
+        // Fewer lines than a turn has are asked for beyond the end, which does nothing or is of use to the next strip.
+        Self::new(at, turns * LINE, (turns, 0), turns, steps)
     }
 
-    /// A piece of each of the rows, as far as they exist; `steps` steps ask for all of them.
+    /// A piece of each of the rows, as far as they exist, a line of [`TURN`] rows each time; `steps` steps ask for all of them.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn piece(w: Matrix<'_>, rows: Range<usize>, piece: usize, steps: usize) -> Self {
-        let (rows, bytes) = (rows.start..rows.end.min(w.rows.rows).max(rows.start), w.bytes(piece));
+        let (count, bytes) = (rows.end.min(w.rows.rows).saturating_sub(rows.start), w.bytes(piece));
+        let lines = bytes.len().div_ceil(LINE);
         let at = w.rows.bytes.as_ptr().wrapping_add(rows.start * w.row + bytes.start);
-        Self::new(at, (LINE, bytes.len().div_ceil(LINE)), (w.row, rows.len()), steps)
+        let jump = (TURN * w.row).wrapping_sub(lines * LINE);
+        Self::new(at, w.row, (lines, jump), count.div_ceil(TURN) * lines, steps)
     }
 
-    /// `turn` lines that are `stride` bytes apart, and the same `distance` bytes further on, `turns` times in all.
-    fn new(at: *const u8, (stride, turn): (usize, usize), (distance, turns): (usize, usize), steps: usize) -> Self {
-        let every = (steps / turns.max(1)).max(1);
-        Self { at, stride, turn, distance, left: turns, each: turns.div_ceil(steps.max(1)), every, wait: every }
+    fn new(at: *const u8, stride: usize, (run, jump): (usize, usize), turns: usize, steps: usize) -> Self {
+        Self { at, stride, run, left: run, jump, turns, steps: steps.max(1), due: 0 }
     }
 
-    /// Asks for the next lines.
+    /// Takes the turns that are due after one more step.
     #[inline(always)]
     pub(super) fn step<S: TileSimd>(&mut self, s: S) {
-        for _ in 0..self.due() {
+        self.due += self.turns;
+        while self.due >= self.steps {
+            self.due -= self.steps;
             self.turn(|line| s.prefetch_beyond_at(line));
         }
     }
 
-    /// Begins a step and returns how many turns it takes.
-    #[inline(always)]
-    fn due(&mut self) -> usize {
-        self.wait -= 1;
-        if self.wait > 0 {
-            return 0;
-        }
-        self.wait = self.every;
-        let count = self.each.min(self.left);
-        self.left -= count;
-        count
-    }
-
     #[inline(always)]
     fn turn(&mut self, mut ask: impl FnMut(*const u8)) {
-        let mut line = self.at;
-        for _ in 0..self.turn {
-            ask(line);
-            line = line.wrapping_add(self.stride);
+        for i in 0..TURN {
+            ask(self.at.wrapping_add(i * self.stride));
         }
-        self.at = self.at.wrapping_add(self.distance);
+        self.at = self.at.wrapping_add(LINE);
+        self.left -= 1;
+        if self.left == 0 {
+            self.left = self.run;
+            self.at = self.at.wrapping_add(self.jump);
+        }
     }
 }
 

@@ -44,6 +44,7 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
     // Of the next tile's activations for each run of quads, so that all of them have been asked for at the end.
     let lines = const { size_of::<Part>().div_ceil(64 * (PIECE / 4 / run(QUADS))) };
     assert!(N <= TILE && x.extra.len() * QUADS <= x.part.quads.len() && x.extra.len() <= panel.heads.len());
+    let mut asking = *ahead;
     let mut sums = [[_mm512_setzero_ps(); 2]; N];
     if !first {
         for (t, sum) in sums.iter_mut().enumerate() {
@@ -67,7 +68,7 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
                 _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
             }
             next = next.wrapping_add(lines);
-            ahead.step(simd);
+            asking.step(simd);
             for i in 0..run(QUADS) {
                 // SAFETY: by the assertion there are as many as the groups have; both operands hold a whole piece.
                 let (w, x) = unsafe { (&*weights.add(i), &*quads.add(i)) };
@@ -96,6 +97,7 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
             }
         }
     }
+    *ahead = asking;
     for (t, sum) in sums.into_iter().enumerate() {
         // SAFETY: passed on from the caller.
         unsafe {
