@@ -302,16 +302,9 @@ impl<F: Format, const N: usize> Sink<Avx512> for Both<'_, F, N> {
     #[inline(always)]
     fn quads<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]) {
         self.ahead.step(self.simd);
-        // Products of six tokens for both halves are as many as there are registers for.
-        match N {
-            2 => self.tokens::<2, Q>(0, group, quads),
-            4 => self.tokens::<4, Q>(0, group, quads),
-            6 => self.tokens::<6, Q>(0, group, quads),
-            _ => {
-                self.tokens::<4, Q>(0, group, quads);
-                self.tokens::<4, Q>(4, group, quads);
-            }
-        }
+        assert!(group * Q + Q <= PIECE / 4 && group < self.extras[0].len() && group < self.extras[1].len());
+        // SAFETY: the caller has the instructions, and the assertion covers the group.
+        unsafe { self.group(group, quads) }
     }
 }
 
@@ -319,41 +312,47 @@ impl<F: Format, const N: usize> Both<'_, F, N> {
     /// Tokens of the first tile.
     const EACH: usize = if N > TILE { N / 2 } else { N };
 
-    /// Multiplies a group with the tokens `first..first + C`.
+    /// Multiplies a group.
+    ///
+    /// # Safety
+    /// The processor has the instructions, and the piece the group.
     #[inline(always)]
-    fn tokens<const C: usize, const Q: usize>(&mut self, first: usize, group: usize, quads: [__m512i; Q]) {
-        assert!(group * Q + Q <= PIECE / 4 && first + C <= N);
-        // SAFETY: the caller has the instructions; loads and stores are of arrays of sixteen.
+    unsafe fn group<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]) {
+        // SAFETY: pointers stay inside of the group's part of arrays that hold all groups of a piece.
         unsafe {
-            let mut products = [[_mm512_set1_epi32(MAGIC.to_bits().cast_signed()); 2]; C];
+            let stored = self.stored.quads.as_ptr().add(group * Q);
+            let x = self.parts.map(|part| part.quads.as_ptr().add(group * Q));
+            let scales = self.parts.map(|part| part.scales.as_ptr().add(group * Q / 8));
+            let extras = self.extras.map(|extras| extras.as_ptr().add(group));
+            let extra = |t: usize| (*extras[t / Self::EACH])[t % Self::EACH];
+            let mut products = [[_mm512_set1_epi32(MAGIC.to_bits().cast_signed()); 2]; N];
             if !F::MINIMUM {
-                for (t, products) in (first..).zip(&mut products) {
-                    *products =
-                        [_mm512_set1_epi32(self.extras[t / Self::EACH][group][t % Self::EACH].cast_signed()); 2];
+                for (t, products) in products.iter_mut().enumerate() {
+                    *products = [_mm512_set1_epi32(extra(t).cast_signed()); 2];
                 }
             }
             for (i, quad) in quads.into_iter().enumerate() {
-                let stored = _mm512_loadu_si512(self.stored.quads[group * Q + i].as_ptr().cast());
-                for (t, products) in (first..).zip(&mut products) {
-                    let x = _mm512_set1_epi32(self.parts[t / Self::EACH].quads[group * Q + i][t % Self::EACH]);
+                let stored = _mm512_load_si512(stored.add(i).cast());
+                for (t, products) in products.iter_mut().enumerate() {
+                    let x = _mm512_set1_epi32((*x[t / Self::EACH].add(i))[t % Self::EACH]);
                     *products =
                         [_mm512_dpbusd_epi32(products[0], stored, x), _mm512_dpbusd_epi32(products[1], quad, x)];
                 }
             }
+            let sums = self.sums.as_mut_ptr().cast::<f32>();
             for (half, head) in [&self.stored.head, &*self.head].into_iter().enumerate() {
-                let scale = _mm512_loadu_ps(head.scales[group].as_ptr());
+                let scale = _mm512_load_ps(head.scales.as_ptr().add(group).cast());
                 let bias = _mm512_mul_ps(scale, _mm512_set1_ps(-MAGIC));
-                let minimum = _mm512_loadu_ps(head.minimums[group].as_ptr());
-                for (t, products) in (first..).zip(products) {
-                    let to = self.sums[t][half].as_mut_ptr();
-                    let x = _mm512_set1_ps(self.parts[t / Self::EACH].scales[group * Q / 8][t % Self::EACH]);
+                let minimum = _mm512_load_ps(head.minimums.as_ptr().add(group).cast());
+                for (t, products) in products.into_iter().enumerate() {
+                    let to = sums.add((2 * t + half) * LANES);
+                    let x = _mm512_set1_ps((*scales[t / Self::EACH])[t % Self::EACH]);
                     let scaled = _mm512_fmadd_ps(_mm512_castsi512_ps(products[half]), scale, bias);
-                    let mut sum = _mm512_fmadd_ps(scaled, x, _mm512_loadu_ps(to));
+                    let mut sum = _mm512_fmadd_ps(scaled, x, _mm512_load_ps(to));
                     if F::MINIMUM {
-                        let x = _mm512_set1_ps(f32::from_bits(self.extras[t / Self::EACH][group][t % Self::EACH]));
-                        sum = _mm512_fmadd_ps(minimum, x, sum);
+                        sum = _mm512_fmadd_ps(minimum, _mm512_set1_ps(f32::from_bits(extra(t))), sum);
                     }
-                    _mm512_storeu_ps(to, sum);
+                    _mm512_store_ps(to, sum);
                 }
             }
         }
