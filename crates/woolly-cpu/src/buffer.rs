@@ -207,17 +207,6 @@ impl<'a> SharedOut<'a> {
         self.cells[index].store(value.to_bits(), Ordering::Relaxed);
     }
 
-    /// Writes elements from `index` on, each as [`set`](Self::set) does.
-    ///
-    /// # Panics
-    /// When any of them is outside.
-    #[inline(always)]
-    pub fn set_all(&self, index: usize, values: &[f32]) {
-        for (cell, value) in self.cells[index..][..values.len()].iter().zip(values) {
-            cell.store(value.to_bits(), Ordering::Relaxed);
-        }
-    }
-
     /// Lends a part for writing with vector stores.
     ///
     /// # Panics

@@ -192,9 +192,11 @@ fn few_products(cpu: &Cpu, scratch: &mut Scratch, x: Operand<'_>, tasks: &[Optio
             let (Some(task), Some(target)) = (task, target) else { continue };
             let range = share(&task.weight, before, total, piece);
             before += task.weight.bytes.len();
-            vectors.multiply(cpu.level, &task.weight, range.clone(), target, task.weight.rows);
             // SAFETY: pieces do not overlap, and each is computed by one thread.
-            unsafe { complete(task, target, range, x.rows) };
+            unsafe {
+                vectors.multiply(cpu.level, &task.weight, range.clone(), target, task.weight.rows);
+                complete(task, target, range, x.rows);
+            }
         }
     });
 }
@@ -242,11 +244,14 @@ fn few_gated(
     let total = weights[0].bytes.len();
     each_piece(cpu, pieces, (total, inner), &|piece| {
         let range = share(&weights[0], 0, total, piece);
-        vectors.multiply(cpu.level, &weights[0], range.clone(), &out, inner);
-        vectors.multiply(cpu.level, &weights[1], range.clone(), &up, inner);
+        // SAFETY: pieces do not overlap, each is computed by one thread, and the two outputs are different buffers.
+        unsafe {
+            vectors.multiply(cpu.level, &weights[0], range.clone(), &out, inner);
+            vectors.multiply(cpu.level, &weights[1], range.clone(), &up, inner);
+        }
         for row in 0..x.rows {
             let at = row * inner + range.start..row * inner + range.end;
-            // SAFETY: pieces do not overlap, each is computed by one thread, and the two outputs are different buffers.
+            // SAFETY: as above.
             let (gate, up) = unsafe { (out.slice_mut(at.clone()), up.slice_mut(at)) };
             activation::gate(cpu.level, activation, gate, up);
         }

@@ -165,7 +165,10 @@ impl Vectors {
     }
 
     /// Computes the products with the weight rows of `range`, as [`gemv`].
-    pub(super) fn multiply(
+    ///
+    /// # Safety
+    /// Nobody else accesses these rows' part of the output meanwhile.
+    pub(super) unsafe fn multiply(
         &self,
         level: Level,
         weight: &Rows<'_>,
@@ -181,7 +184,8 @@ impl Vectors {
         }
         #[cfg(target_arch = "x86_64")]
         if let Some(taken) = Self::on_panels(level, self.rows, weight) {
-            return avx512::multiply(taken, weight, range, &self.panels, out, out_stride);
+            // SAFETY: passed on from the caller.
+            return unsafe { avx512::multiply(taken, weight, range, &self.panels, out, out_stride) };
         }
         if let Some((input, _)) = &self.input {
             gemv(level, weight, range, input, out, out_stride);

@@ -209,7 +209,7 @@ impl Ahead {
         Self { at, stride, run, left: run, jump, turns, steps: steps.max(1), due: 0 }
     }
 
-    /// Takes the turns that are due after one more step.
+    /// Takes the turns that are due after one more step; steps beyond those announced ask for what follows.
     #[inline(always)]
     pub(super) fn step<S: TileSimd>(&mut self, s: S) {
         self.due += self.turns;
@@ -239,12 +239,13 @@ const LINE: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::isa::Scalar;
     use woolly_quant::TensorType;
 
     /// Offsets of the lines asked for, in order.
     fn asked(w: &Rows<'_>, mut ahead: Ahead) -> Vec<usize> {
         let mut lines = Vec::new();
-        for _ in 0..ahead.left {
+        for _ in 0..ahead.turns {
             ahead.turn(|line| lines.push(line.addr() - w.bytes.as_ptr().addr()));
         }
         lines
@@ -256,13 +257,11 @@ mod tests {
             let bytes = vec![0; rows * columns / 256 * 144];
             let w = Rows { ty: TensorType::Q4_K, bytes: &bytes, columns, rows };
             let (start, end) = (bytes.len() / rows, bytes.len());
-            let ahead = Ahead::strip(Matrix::new(&w), 1..rows + 9, 10);
-            let runs = ahead.turn;
-            let mut found = asked(&w, ahead);
+            let mut found = asked(&w, Ahead::strip(Matrix::new(&w), 1..rows + 9, 10));
             found.sort_unstable();
             assert_eq!(found[0], start);
             assert!(found.windows(2).all(|pair| pair[1] == pair[0] + LINE), "{rows} x {columns}: {found:?}");
-            assert!((end..end + runs * LINE).contains(&(found[found.len() - 1] + LINE)), "{rows} x {columns}");
+            assert!((end..end + TURN * LINE).contains(&(found[found.len() - 1] + LINE)), "{rows} x {columns}");
         }
         let w = Rows { ty: TensorType::Q4_K, bytes: &[0; 288], columns: 256, rows: 2 };
         assert!(asked(&w, Ahead::strip(Matrix::new(&w), 2..34, 10)).is_empty(), "no rows are left");
@@ -270,24 +269,29 @@ mod tests {
 
     #[test]
     fn the_steps_that_were_announced_ask_for_everything_and_no_step_for_much() {
-        let lines = |turns, steps| Ahead::new(std::ptr::null(), (LINE, 3), (LINE, turns), steps);
-        for (turns, steps) in [(64, 1376), (64, 64), (65, 64), (144, 85), (1, 1), (7, 1), (0, 9), (200, 399)] {
-            let mut ahead = lines(turns, steps);
-            let due: Vec<usize> = (0..steps).map(|_| ahead.due()).collect();
-            assert_eq!(due.iter().sum::<usize>(), turns, "{turns} turns in {steps} steps: {due:?}");
-            assert!(due.iter().all(|&due| due <= turns.div_ceil(steps)), "{turns} turns in {steps} steps: {due:?}");
-            assert_eq!(ahead.due(), 0, "nothing is left of {turns}");
+        for (turns, steps) in [(64, 1376), (64, 64), (65, 64), (144, 85), (1, 1), (7, 1), (0, 9), (200, 399), (3, 0)] {
+            let mut ahead = Ahead::new(std::ptr::null(), LINE, (turns, 0), turns, steps);
+            let mut before = 0;
+            for step in 0..steps.max(1) {
+                ahead.step(Scalar);
+                let asked = ahead.at.addr() / LINE;
+                assert!(asked - before <= turns.div_ceil(steps.max(1)), "{turns} turns in {steps} steps: {step}");
+                before = asked;
+            }
+            assert_eq!(before, turns, "{turns} turns in {steps} steps");
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[test]
-    fn a_piece_is_asked_for_row_by_row() {
-        let bytes = vec![0; 5 * 8 * 144];
-        let w = Rows { ty: TensorType::Q4_K, bytes: &bytes, columns: 2048, rows: 5 };
-        let expected: Vec<_> =
-            (3..5).flat_map(|row| (0..3).map(move |line| row * 8 * 144 + 144 + line * LINE)).collect();
+    fn a_piece_is_asked_for_in_four_rows_at_a_time() {
+        let bytes = vec![0; 11 * 8 * 144];
+        let w = Rows { ty: TensorType::Q4_K, bytes: &bytes, columns: 2048, rows: 11 };
+        let four = |first: usize| {
+            (0..3).flat_map(move |line| (first..first + 4).map(move |row| row * 8 * 144 + 144 + line * LINE))
+        };
+        let expected: Vec<_> = four(3).chain(four(7)).collect();
         assert_eq!(asked(&w, Ahead::piece(Matrix::new(&w), 3..64, 1, 10)), expected);
-        assert!(asked(&w, Ahead::piece(Matrix::new(&w), 5..64, 1, 10)).is_empty(), "no rows are left");
+        assert!(asked(&w, Ahead::piece(Matrix::new(&w), 11..64, 1, 10)).is_empty(), "no rows are left");
     }
 }

@@ -75,6 +75,9 @@ impl<const VNNI: bool> TileSimd for Avx2<VNNI> {
                             }
                         }
                     }
+                    if chain > 4 {
+                        pairs.iter_mut().flatten().for_each(|sum| in_this_order(sum));
+                    }
                 }
                 if chain > 1 {
                     for (acc, pairs) in acc.iter_mut().zip(pairs) {
@@ -297,4 +300,13 @@ pub(crate) unsafe fn transposed(r: [__m256i; 8]) -> [__m256i; 8] {
         }
         out
     }
+}
+
+/// Says that a sum is needed as it is now. Left to itself, the compiler makes trees of long sums, which take more registers than
+/// there are (docs/performance.md).
+#[inline]
+#[target_feature(enable = "avx2")]
+fn in_this_order(sum: &mut __m256i) {
+    // SAFETY: there is no instruction in it.
+    unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) *sum, options(nomem, nostack, preserves_flags)) };
 }

@@ -14,6 +14,7 @@ use super::super::unpack::{self, Form, PIECE};
 use super::panel::{LANES, ROWS};
 use super::tile::MAGIC;
 use super::tokens::{Part, TILE, Tokens};
+use super::write;
 use crate::buffer::SharedOut;
 use crate::isa::Avx512;
 use crate::kernels::gemv::Rows;
@@ -97,7 +98,10 @@ pub(super) fn takes(ty: TensorType, tokens: usize) -> bool {
 }
 
 /// As [`super::multiply`], for what is [taken](takes).
-pub(super) fn multiply(
+///
+/// # Safety
+/// As there.
+pub(super) unsafe fn multiply(
     (simd, form): (Avx512, Form),
     weight: &Rows<'_>,
     range: Range<usize>,
@@ -153,9 +157,10 @@ impl Product<'_> {
         let sums = sums.first_chunk_mut::<N>().expect("no more than most");
         *sums = [[[0.0; LANES]; 2]; N];
         let (each, last) = (PIECE / self.form.group, self.x.tiles() - 1);
-        let groups = columns / self.form.group;
-        let mut ahead = Ahead::strip(matrix, first + ROWS..first + 2 * ROWS, groups + groups / SELDOM);
-        for piece in 0..columns.div_ceil(PIECE) {
+        let (pieces, groups) = (columns.div_ceil(PIECE), columns / self.form.group);
+        let steps = groups + pieces * each.div_ceil(SELDOM);
+        let mut ahead = Ahead::strip(matrix, first + ROWS..first + 2 * ROWS, steps);
+        for piece in 0..pieces {
             let blocks = matrix.blocks(piece);
             let a = Pieces::new(self.simd, matrix, first, piece, tail_a);
             let b = Pieces::new(self.simd, matrix, first + LANES, piece, tail_b);
@@ -186,7 +191,8 @@ impl Product<'_> {
     fn write(&self, sums: &[[[f32; LANES]; 2]], first: usize) {
         let rows = ROWS.min(self.range.end - first);
         for (token, sums) in sums.iter().enumerate().take(self.x.rows()) {
-            self.out.set_all(token * self.out_stride + first, &sums.as_flattened()[..rows]);
+            // SAFETY: the caller of `multiply` vouches for these rows' part of the output.
+            unsafe { write(self.out, token * self.out_stride + first, &sums.as_flattened()[..rows]) };
         }
     }
 }

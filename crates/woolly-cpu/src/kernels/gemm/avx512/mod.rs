@@ -98,8 +98,11 @@ pub(crate) fn product(
 /// tokens.
 ///
 /// # Panics
-/// As [`product`]; and when there are too many tokens or `range` is outside of the matrix.
-pub(crate) fn multiply(
+/// As [`product`]; and when there are too many tokens or `range` is outside of the matrix or of the output.
+///
+/// # Safety
+/// Nobody else accesses these rows' part of the output meanwhile.
+pub(crate) unsafe fn multiply(
     taken: (Avx512, Form),
     weight: &Rows<'_>,
     range: Range<usize>,
@@ -109,7 +112,8 @@ pub(crate) fn multiply(
 ) {
     assert!(x.rows() <= MOST_FEW && range.end <= weight.rows, "{} tokens, rows {range:?}", x.rows());
     if few::takes(weight.ty, x.rows()) {
-        return few::multiply(taken, weight, range, x, out, out_stride);
+        // SAFETY: passed on from the caller.
+        return unsafe { few::multiply(taken, weight, range, x, out, out_stride) };
     }
     let mut scratch = Scratch::ZERO;
     let mut c = Results([0.0; _]);
@@ -119,9 +123,25 @@ pub(crate) fn multiply(
         let rows = ROWS.min(range.end - first);
         for (tile, c) in c.chunks_exact(TILE * ROWS).enumerate() {
             for (token, c) in x.of_tile(tile).zip(c.chunks_exact(ROWS)) {
-                out.set_all(token * out_stride + first, &c[..rows]);
+                // SAFETY: passed on from the caller.
+                unsafe { write(out, token * out_stride + first, &c[..rows]) };
             }
         }
+    }
+}
+
+/// Writes results for a token from `at` on.
+///
+/// # Safety
+/// Nobody else accesses this part of the output meanwhile.
+#[inline(always)]
+unsafe fn write(out: &SharedOut<'_>, at: usize, results: &[f32]) {
+    // SAFETY: passed on from the caller.
+    let to = unsafe { out.slice_mut(at..at + results.len()) };
+    match (to.first_chunk_mut::<ROWS>(), results.first_chunk::<ROWS>()) {
+        // Of a length that is known: no call.
+        (Some(to), Some(results)) => *to = *results,
+        _ => to.copy_from_slice(results),
     }
 }
 
@@ -204,6 +224,14 @@ impl Product<'_> {
             let extra = &extras[tile * each..][..groups];
             let operands = Operands { part: &parts[tile], extra };
             let tokens = self.x.of_tile(tile).len();
+            if let ([a, b], RESCALED, 5) = (panels, self.form, tokens) {
+                let c = &mut c[index * TILE * self.width..];
+                assert!(c.len() >= (TILE - 1) * self.width + 2 * ROWS);
+                let c = (c.as_mut_ptr(), self.width);
+                // SAFETY: the assertion covers the rows of a tile.
+                unsafe { tile::wide::<5, { rescale::SPAN / 4 }>(self.simd, [a, b], operands, ahead, c, piece == 0) };
+                continue;
+            }
             for (i, panel) in panels.iter().enumerate() {
                 let c = &mut c[index * TILE * self.width + i * ROWS..];
                 assert!(c.len() >= (TILE - 1) * self.width + ROWS);

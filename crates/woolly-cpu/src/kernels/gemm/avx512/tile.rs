@@ -107,6 +107,73 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
     }
 }
 
+/// As [`tile`], for two panels whose rows follow each other in `c`, and groups without minimums.
+///
+/// Five tokens of one panel have ten sums of products, as many as are on their way at once: whatever is late holds all up. Twice as
+/// many leave no room for the results, which is no loss where groups are long.
+///
+/// # Safety
+/// `c` is valid for `N` rows of four vectors.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn wide<const N: usize, const QUADS: usize>(
+    simd: Avx512,
+    panels: [&Panel; 2],
+    x: Operands<'_>,
+    ahead: &mut Ahead,
+    (c, stride): (*mut f32, usize),
+    first: bool,
+) {
+    let lines = const { size_of::<Part>().div_ceil(64 * (PIECE / 4 / run(QUADS))) };
+    assert!(N <= TILE && x.extra.len() * QUADS <= x.part.quads.len() && x.extra.len() <= panels[0].heads.len());
+    let mut asking = *ahead;
+    let (mut weights, mut quads) = (panels.map(|panel| panel.quads.as_ptr()), x.part.quads.as_ptr());
+    let mut next = (&raw const *x.part).wrapping_add(1).cast::<[i8; 64]>();
+    for (group, extra) in x.extra.iter().enumerate() {
+        let mut products = [[_mm512_setzero_si512(); 4]; N];
+        for (products, start) in products.iter_mut().zip(extra) {
+            *products = [_mm512_set1_epi32(start.cast_signed()); 4];
+        }
+        for _ in 0..QUADS / run(QUADS) {
+            for line in 0..lines {
+                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
+            }
+            next = next.wrapping_add(lines);
+            // Each panel by itself would have taken a step.
+            asking.step(simd);
+            asking.step(simd);
+            for i in 0..run(QUADS) {
+                // SAFETY: by the assertion there are as many as the groups have; all operands hold a whole piece.
+                let (w, x) = unsafe { (weights.map(|weights| &*weights.add(i)), &*quads.add(i)) };
+                let w = [integers(&w[0][0]), integers(&w[0][1]), integers(&w[1][0]), integers(&w[1][1])];
+                for (products, &x) in products.iter_mut().zip(x) {
+                    let x = _mm512_set1_epi32(x);
+                    for (product, w) in products.iter_mut().zip(w) {
+                        *product = _mm512_dpbusd_epi32(*product, w, x);
+                    }
+                }
+            }
+            // SAFETY: at most one past the last.
+            (weights, quads) = unsafe { (weights.map(|weights| weights.add(run(QUADS))), quads.add(run(QUADS))) };
+        }
+        for (v, head) in panels.map(|panel| &panel.heads[group]).into_iter().enumerate() {
+            let (scales, biases) = (pair(&head.scales), pair(&head.biases));
+            for (t, (products, &x)) in products.iter().zip(&x.part.scales[group * QUADS / 8]).enumerate() {
+                for half in 0..2 {
+                    let product = _mm512_castsi512_ps(products[2 * v + half]);
+                    let scaled = _mm512_fmadd_ps(product, scales[half], biases[half]);
+                    // SAFETY: passed on from the caller.
+                    unsafe {
+                        let c = c.add(t * stride + (2 * v + half) * LANES);
+                        let sum = if first && group == 0 { _mm512_setzero_ps() } else { _mm512_loadu_ps(c) };
+                        _mm512_storeu_ps(c, _mm512_fmadd_ps(scaled, _mm512_set1_ps(x), sum));
+                    }
+                }
+            }
+        }
+    }
+    *ahead = asking;
+}
+
 /// Returns the quads between two requests for memory, in groups of so many.
 pub(super) const fn run(quads: usize) -> usize {
     if quads < 8 { quads } else { 8 }
