@@ -22,17 +22,20 @@ use woolly_quant::TensorType;
 
 use crate::isa::Level;
 use crate::kernels::gemv::{self, Rows};
-use crate::kernels::simd::{self, TileKernel, TileSimd};
+use crate::kernels::simd::{self, TileKernel, TileSimd, Wide};
 
 use lanes::{Ahead, Matrix};
 pub(crate) use pack::{Packed, Source, TILE};
 pub(crate) use panel::Panel;
-use tile::{IntTile, SIGNED};
+use tile::{HALVES, IntTile, SIGNED};
 pub(crate) use unpack::Form;
 use unpack::PIECE;
 
 /// Activation rows multiplied with one unpacked strip at a time, so that the results of a strip stay in the L2 cache.
 pub(crate) const BLOCK_TILES: usize = 86;
+
+/// Activation rows from which on shorter products pay for cutting wide weights into halves, where a level does so.
+const FEWEST_IN_HALVES: usize = 12;
 
 /// Returns the number of weight rows of a strip at `level`.
 pub(crate) fn strip_rows(level: Level) -> usize {
@@ -107,13 +110,18 @@ impl TileKernel for Product<'_> {
         };
         let next = self.first + 2 * S::LANES..self.first + 4 * S::LANES;
         let matrix = Matrix::new(self.weight);
+        let wide = match S::WIDE {
+            Wide::Halves if unpack::largest(self.weight.ty) <= 127 => Wide::Whole,
+            Wide::Halves if rows < FEWEST_IN_HALVES => Wide::Signed,
+            wide => wide,
+        };
         let mut ahead = Ahead::strip(matrix, next, steps);
         for piece in 0..pieces {
             let columns = PIECE.min(self.x.columns() - piece * PIECE);
             match self.form {
                 Some(form) => {
-                    self.panel.fill_integers(s, matrix, self.first, piece);
-                    self.integers(s, form, piece, columns, &mut ahead);
+                    self.panel.fill_integers(s, matrix, self.first, piece, wide);
+                    self.integers(s, (form, wide), piece, columns, &mut ahead);
                 }
                 None => {
                     self.panel.fill_floats(s, self.weight, self.first, piece);
@@ -126,7 +134,14 @@ impl TileKernel for Product<'_> {
 
 impl Product<'_> {
     #[inline(always)]
-    fn integers<S: TileSimd>(&mut self, s: S, form: Form, piece: usize, columns: usize, ahead: &mut Ahead) {
+    fn integers<S: TileSimd>(
+        &mut self,
+        s: S,
+        (form, wide): (Form, Wide),
+        piece: usize,
+        columns: usize,
+        ahead: &mut Ahead,
+    ) {
         // Where the size of the weights does not matter, one kernel serves all.
         let largest = if S::NARROW_DOT { unpack::largest(self.weight.ty) } else { u8::MAX };
         match (form.group, form.minimum, largest) {
@@ -139,8 +154,11 @@ impl Product<'_> {
             (_, true, _) => self.integer_tiles::<S, 8, true, 255>(s, form, piece, columns, ahead),
             (_, false, ..16) => self.integer_tiles::<S, 8, false, 15>(s, form, piece, columns, ahead),
             (_, false, ..32) => self.integer_tiles::<S, 8, false, 31>(s, form, piece, columns, ahead),
-            (_, false, 128..) if S::NARROW_DOT => {
+            (_, false, 128..) if S::WIDE != Wide::Whole && wide == Wide::Signed => {
                 self.integer_tiles::<S, 8, false, SIGNED>(s, form, piece, columns, ahead)
+            }
+            (_, false, 128..) if S::WIDE == Wide::Halves && wide == Wide::Halves => {
+                self.integer_tiles::<S, 8, false, HALVES>(s, form, piece, columns, ahead)
             }
             (_, false, _) => self.integer_tiles::<S, 8, false, 255>(s, form, piece, columns, ahead),
         }

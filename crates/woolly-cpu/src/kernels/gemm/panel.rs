@@ -4,15 +4,16 @@ use woolly_quant::TensorType;
 use woolly_quant::half::bf16_to_f32;
 
 use super::lanes::{Matrix, Pieces, Sink, Tail};
-use super::unpack::{PIECE, unpack};
+use super::unpack::{self, PIECE, unpack};
 use crate::kernels::gemv::Rows;
-use crate::kernels::simd::{MAX_LANES, TileSimd};
+use crate::kernels::simd::{MAX_LANES, TileSimd, Wide};
 use crate::kernels::unpacked;
 
 /// Scratch of one thread for one piece of a strip; everything in it is overwritten before it is read.
 #[repr(C, align(64))]
 pub(crate) struct Panel {
-    /// `[PIECE / 4][2][LANES]`, four bytes of a row in an element; or in the order of [`TileSimd::paired`].
+    /// `[PIECE / 4][2][LANES]`, four bytes of a row in an element; or in the order of [`TileSimd::paired`]. Wide weights in
+    /// [halves](Wide::Halves), which only levels of few lanes have, are `[2][PIECE / 4][2][LANES]`, low halves first.
     pub(super) quads: [i32; PIECE / 4 * 2 * MAX_LANES],
     /// `[group][2][LANES]`.
     pub(super) scales: [f32; 16 * 2 * MAX_LANES],
@@ -39,12 +40,22 @@ impl Panel {
     }
 
     /// Unpacks columns `piece * PIECE..` of rows `first..first + 2 * LANES` as integers; missing rows become zeros.
+    ///
+    /// Weights are left as `wide` says, which at levels without halves is what they are unpacked to anyway.
     #[inline(always)]
-    pub(super) fn fill_integers<S: TileSimd>(&mut self, s: S, weight: Matrix<'_>, first: usize, piece: usize) {
+    pub(super) fn fill_integers<S: TileSimd>(
+        &mut self,
+        s: S,
+        weight: Matrix<'_>,
+        first: usize,
+        piece: usize,
+        wide: Wide,
+    ) {
         let Self { quads, scales, minimums, tail, .. } = self;
+        let wide = if S::WIDE == Wide::Halves { wide } else { Wide::Whole };
         for half in 0..2 {
             let from = Pieces::new(s, weight, first + half * S::LANES, piece, tail);
-            let mut to = Half { s, quads, scales, minimums, at: half * S::LANES };
+            let mut to = Half { s, quads, scales, minimums, wide, at: half * S::LANES };
             unpack(s, weight.rows.ty, from, weight.blocks(piece), &mut to);
         }
     }
@@ -78,6 +89,8 @@ struct Half<'a, S> {
     quads: &'a mut [i32; PIECE / 4 * 2 * MAX_LANES],
     scales: &'a mut [f32; 16 * 2 * MAX_LANES],
     minimums: &'a mut [f32; 16 * 2 * MAX_LANES],
+    /// What is to become of unsigned bytes.
+    wide: Wide,
     /// The half's elements are at this place of each pair of vectors.
     at: usize,
 }
@@ -95,7 +108,23 @@ impl<S: TileSimd> Sink<S> for Half<'_, S> {
 
     #[inline(always)]
     fn quads<const Q: usize>(&mut self, group: usize, quads: [S::I; Q]) {
-        let to = &mut self.quads[2 * group * Q * S::LANES..][..2 * Q * S::LANES];
+        match self.wide {
+            Wide::Whole => self.store(0, group, quads),
+            Wide::Signed => self.store(0, group, unpack::opposite_tops(self.s, quads)),
+            Wide::Halves => {
+                let (low, high) = unpack::nibbles(self.s, quads);
+                self.store(0, group, low);
+                self.store(PIECE / 4 * 2 * S::LANES, group, high);
+            }
+        }
+    }
+}
+
+impl<S: TileSimd> Half<'_, S> {
+    /// Stores a group's quads, those of the first group from `start` on.
+    #[inline(always)]
+    fn store<const Q: usize>(&mut self, start: usize, group: usize, quads: [S::I; Q]) {
+        let to = &mut self.quads[start + 2 * group * Q * S::LANES..][..2 * Q * S::LANES];
         // Groups have whole pairs of quads: four or eight.
         for (to, pair) in to.chunks_exact_mut(4 * S::LANES).zip(quads.as_chunks::<2>().0) {
             for (to, quad) in to.chunks_exact_mut(2 * S::LANES).zip(self.s.paired(*pair)) {

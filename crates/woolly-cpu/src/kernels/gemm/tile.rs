@@ -3,10 +3,14 @@
 use super::lanes::Ahead;
 use super::pack::TILE;
 use super::panel::Panel;
+use super::unpack::PIECE;
 use crate::kernels::simd::TileSimd;
 
 /// In place of the largest weight: bytes are signed.
 pub(super) const SIGNED: u8 = 0;
+
+/// In place of the largest weight: bytes are in halves of four bits, the low ones of all quads before the high ones.
+pub(super) const HALVES: u8 = 1;
 
 /// One tile of activations in integer form, for one piece; layouts as in [`super::pack`].
 #[derive(Clone, Copy)]
@@ -20,7 +24,8 @@ pub(super) struct IntTile<'a> {
 /// Adds the products of `groups` groups to `c`, `[TILE][2][LANES]`, for rows `0..rows` of the tile rounded up to the
 /// register tile.
 ///
-/// No byte of a weight is above `LARGEST`; with [`SIGNED`] they are signed and take no offset.
+/// No byte of a weight is above `LARGEST`; with [`SIGNED`] they are signed and take no offset, with [`HALVES`] they are what
+/// [`Panel`] says of those.
 #[inline(always)]
 pub(super) fn integers<S: TileSimd, const QUADS: usize, const MINIMUM: bool, const LARGEST: u8>(
     s: S,
@@ -32,7 +37,9 @@ pub(super) fn integers<S: TileSimd, const QUADS: usize, const MINIMUM: bool, con
     c: &mut [f32],
 ) {
     let per_scale = 8 / QUADS;
-    assert!(groups * QUADS * 2 * S::LANES <= panel.quads.len() && groups * 2 * S::LANES <= panel.scales.len());
+    let of_weights = if LARGEST == HALVES { 2 * PIECE / 4 } else { groups * QUADS };
+    assert!(groups * QUADS <= PIECE / 4 && of_weights * 2 * S::LANES <= panel.quads.len());
+    assert!(groups * 2 * S::LANES <= panel.scales.len());
     assert!(groups * QUADS * TILE <= x.quads.len() && groups.div_ceil(per_scale) * TILE <= x.scales.len());
     assert!(groups * TILE <= x.start.len() && groups * TILE <= x.sums.len() && c.len() >= TILE * 2 * S::LANES);
     ahead.step(s);
@@ -75,15 +82,22 @@ unsafe fn int_tile<S: TileSimd, const T: usize, const QUADS: usize, const MINIMU
         for group in 0..groups {
             let start = x.start.as_ptr().add(group * TILE + first);
             let mut acc = [[s.splat_int(0); 2]; T];
-            if LARGEST != SIGNED && !MINIMUM {
-                for (t, acc) in acc.iter_mut().enumerate() {
-                    *acc = [s.splat_int(*start.add(t)); 2];
+            if LARGEST == HALVES {
+                s.dots::<T, QUADS, 15>(&mut acc, weights.add(PIECE / 4 * 2 * S::LANES), quads, TILE);
+                for acc in acc.as_flattened_mut() {
+                    *acc = s.shift_left(*acc, 4);
                 }
             }
-            if LARGEST == SIGNED {
-                s.dots_signed::<T, QUADS>(&mut acc, weights, quads, TILE);
-            } else {
-                s.dots::<T, QUADS, LARGEST>(&mut acc, weights, quads, TILE);
+            if LARGEST != SIGNED && !MINIMUM {
+                for (t, acc) in acc.iter_mut().enumerate() {
+                    let start = s.splat_int(*start.add(t));
+                    *acc = [s.add_int(acc[0], start), s.add_int(acc[1], start)];
+                }
+            }
+            match LARGEST {
+                SIGNED => s.dots_signed::<T, QUADS>(&mut acc, weights, quads, TILE),
+                HALVES => s.dots::<T, QUADS, 15>(&mut acc, weights, quads, TILE),
+                _ => s.dots::<T, QUADS, LARGEST>(&mut acc, weights, quads, TILE),
             }
             weights = weights.add(QUADS * 2 * S::LANES);
             quads = quads.add(QUADS * TILE);

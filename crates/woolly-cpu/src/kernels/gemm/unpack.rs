@@ -8,7 +8,7 @@
 use woolly_quant::TensorType;
 
 use super::lanes::{Block, Pieces, Sink};
-use crate::kernels::simd::{MAX_LANES, TileSimd};
+use crate::kernels::simd::{MAX_LANES, TileSimd, Wide};
 use crate::kernels::unpacked::{Layout, Unpacked, layout, to_bytes};
 
 /// Elements unpacked at once: the block of the K-quants, or eight blocks of 32.
@@ -185,8 +185,7 @@ formats! {
     fn q8_0(s, block, to, b) {
         to.scale(b, s.low_half(block.word(s, 0)));
         let signed = block.thirty_two(s, 2);
-        let top = s.splat_int(bytes(0x80));
-        to.quads(b, if S::NARROW_DOT { signed } else { each(signed, |word| s.xor(word, top)) });
+        to.quads(b, if S::WIDE == Wide::Signed { signed } else { opposite_tops(s, signed) });
     }
 
     fn iq4_nl(s, block, to, b) {
@@ -342,7 +341,7 @@ fn kvalues<S: TileSimd>() -> &'static [u8; 16] {
         }
         signed
     };
-    if S::NARROW_DOT { &SIGNED } else { &KVALUES }
+    if S::WIDE == Wide::Signed { &SIGNED } else { &KVALUES }
 }
 
 /// Returns four bytes alike as a word.
@@ -351,9 +350,16 @@ fn bytes(byte: u8) -> i32 {
     i32::from_ne_bytes([byte; 4])
 }
 
+/// Makes signed bytes unsigned ones that are 128 more, and the other way round.
+#[inline(always)]
+pub(super) fn opposite_tops<S: TileSimd, const Q: usize>(s: S, words: [S::I; Q]) -> [S::I; Q] {
+    let top = s.splat_int(bytes(0x80));
+    each(words, |word| s.xor(word, top))
+}
+
 /// Splits bytes into their low and high four bits.
 #[inline(always)]
-fn nibbles<S: TileSimd, const Q: usize>(s: S, words: [S::I; Q]) -> ([S::I; Q], [S::I; Q]) {
+pub(super) fn nibbles<S: TileSimd, const Q: usize>(s: S, words: [S::I; Q]) -> ([S::I; Q], [S::I; Q]) {
     let mask = s.splat_int(bytes(15));
     let (mut low, mut high) = (words, words);
     for i in 0..Q {
@@ -505,7 +511,7 @@ mod tests {
             let mut tail = Tail::ZERO;
             let matrix = Matrix::new(self.0);
             let from = Pieces::new(s, matrix, self.1, 0, &mut tail);
-            (self.2.lanes, self.2.signed) = (S::LANES, S::NARROW_DOT);
+            (self.2.lanes, self.2.signed) = (S::LANES, S::WIDE == Wide::Signed);
             unpack(s, self.0.ty, from, matrix.blocks(0), &mut Taking(s, self.2));
         }
     }

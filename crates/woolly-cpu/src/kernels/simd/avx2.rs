@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::TileSimd;
+use super::{TileSimd, Wide};
 use crate::isa::Avx2;
 
 // SAFETY of every block here: the token proves the instructions; memory is the caller's part of the contract.
@@ -10,6 +10,7 @@ use crate::isa::Avx2;
 impl<const VNNI: bool> TileSimd for Avx2<VNNI> {
     const INT_TILE: usize = 3;
     const NARROW_DOT: bool = !VNNI;
+    const WIDE: Wide = if VNNI { Wide::Whole } else { Wide::Halves };
     type I = __m256i;
 
     #[inline(always)]
@@ -308,5 +309,5 @@ pub(crate) unsafe fn transposed(r: [__m256i; 8]) -> [__m256i; 8] {
 #[target_feature(enable = "avx2")]
 fn in_this_order(sum: &mut __m256i) {
     // SAFETY: there is no instruction in it.
-    unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) *sum, options(nomem, nostack, preserves_flags)) };
+    unsafe { std::arch::asm!("/* {0} */", inout(ymm_reg) * sum, options(nomem, nostack, preserves_flags)) };
 }

@@ -16,6 +16,17 @@ pub(crate) use avx2::transposed;
 
 use crate::isa::{Level, Scalar, Simd};
 
+/// How weights of more than seven bits are multiplied.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wide {
+    /// As unsigned bytes.
+    Whole,
+    /// As signed bytes, by [`TileSimd::dots_signed`].
+    Signed,
+    /// As two halves of four bits each, whose products can be summed for longer.
+    Halves,
+}
+
 /// The operations of register tiles. Holding a value is the proof that the CPU has the instructions.
 ///
 /// Every method is `#[inline(always)]` in its implementations: called from a function without the instruction set
@@ -23,9 +34,10 @@ use crate::isa::{Level, Scalar, Simd};
 pub(crate) trait TileSimd: Simd {
     /// Most rows of a register tile of two vectors in the integer product, so that accumulators stay in registers.
     const INT_TILE: usize;
-    /// Whether [`dot`](Self::dot) is exact only for weights up to 127, so that wider ones need
-    /// [`dot_signed`](Self::dot_signed).
+    /// Whether [`dot`](Self::dot) is exact only for weights up to 127.
     const NARROW_DOT: bool;
+    /// How weights above 127 are multiplied.
+    const WIDE: Wide = Wide::Whole;
     /// Whether [`dots`](Self::dots) takes quads two at a time: of each two that follow each other, weights as
     /// [`paired`](Self::paired) leaves them, and activations as `[pair of tokens][token][quad]`.
     const PAIRED: bool = false;

@@ -2,7 +2,7 @@
 
 use std::arch::aarch64::*;
 
-use super::{TileSimd, each_quad};
+use super::{TileSimd, Wide, each_quad};
 use crate::isa::{Neon, SMMLA, prefetch_beyond_neon, prefetch_neon, widen_half, widen_u8};
 
 // SAFETY of every block here: NEON is part of the target; memory is the caller's part of the contract.
@@ -10,6 +10,7 @@ use crate::isa::{Neon, SMMLA, prefetch_beyond_neon, prefetch_neon, widen_half, w
 impl<const BYTES: u8> TileSimd for Neon<BYTES> {
     const INT_TILE: usize = if BYTES >= SMMLA { 6 } else { 3 };
     const NARROW_DOT: bool = true;
+    const WIDE: Wide = Wide::Signed;
     const PAIRED: bool = BYTES >= SMMLA;
     type I = [int32x4_t; 2];
 

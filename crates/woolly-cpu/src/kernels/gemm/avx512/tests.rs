@@ -101,7 +101,9 @@ fn few_tokens_agree_with_exact_sums() {
                     let mut out = vec![f32::NAN; m * rows];
                     let shared = SharedOut::new(&mut out);
                     // SAFETY: one thread.
-                    ranges.iter().for_each(|r| unsafe { multiply((simd, form), &w, r.clone(), &tokens, &shared, rows) });
+                    ranges
+                        .iter()
+                        .for_each(|r| unsafe { multiply((simd, form), &w, r.clone(), &tokens, &shared, rows) });
                     out
                 };
                 let (out, split) = (compute(&[0..0, 0..rows]), compute(&[0..rows / 3, rows / 3..rows]));
