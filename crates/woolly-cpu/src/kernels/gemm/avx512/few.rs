@@ -198,21 +198,23 @@ impl Product<'_> {
 }
 
 /// Scales and minimums of a piece of sixteen rows.
-#[repr(align(64))]
+///
+/// In the order of C, here and below: then all vectors are on cache lines, as the loads and stores of [`Both`] take them to be.
+#[repr(C, align(64))]
 struct Head {
     scales: [[f32; LANES]; PIECE / 16],
     minimums: [[f32; LANES]; PIECE / 16],
 }
 
 /// A piece of sixteen rows, unpacked.
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Stored {
     head: Head,
     quads: [[i32; LANES]; PIECE / 4],
 }
 
 /// What a thread works with; on its stack.
-#[repr(align(64))]
+#[repr(C, align(64))]
 struct Scratch {
     stored: Stored,
     head: Head,

@@ -138,10 +138,10 @@ pub(crate) unsafe fn multiply(
 unsafe fn write(out: &SharedOut<'_>, at: usize, results: &[f32]) {
     // SAFETY: passed on from the caller.
     let to = unsafe { out.slice_mut(at..at + results.len()) };
-    match (to.first_chunk_mut::<ROWS>(), results.first_chunk::<ROWS>()) {
+    match <&[f32; ROWS]>::try_from(results) {
         // Of a length that is known: no call.
-        (Some(to), Some(results)) => *to = *results,
-        _ => to.copy_from_slice(results),
+        Ok(results) => to.copy_from_slice(results),
+        Err(_) => to.copy_from_slice(results),
     }
 }
 
