@@ -200,6 +200,10 @@ fn order(batching: BatchingMode, max_queue_ms: u64, requests: &[SessionConfig]) 
             session.infer_with(&session.encode(&prompt(n + 1, 40)), greedy(1))
         };
         let answers: Vec<_> = sessions.iter().enumerate().map(ask).collect();
+        // Whoever is not yet in the queue when the place becomes free is not in the order.
+        while engine.stats().waiting < requests.len() as u64 && engine.stats().finished == 0 {
+            thread::yield_now();
+        }
         if max_queue_ms > 0 {
             thread::sleep(Duration::from_millis(max_queue_ms + 1));
         }
