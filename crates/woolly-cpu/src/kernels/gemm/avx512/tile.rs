@@ -41,8 +41,6 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
     (c, stride): (*mut f32, usize),
     first: bool,
 ) {
-    // Of the next tile's activations for each run of quads, so that all of them have been asked for at the end.
-    let lines = const { size_of::<Part>().div_ceil(64 * (PIECE / 4 / run(QUADS))) };
     assert!(N <= TILE && x.extra.len() * QUADS <= x.part.quads.len() && x.extra.len() <= panel.heads.len());
     let mut asking = *ahead;
     let mut sums = [[_mm512_setzero_ps(); 2]; N];
@@ -54,7 +52,7 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
     }
     // Pointers, and no indices, from which an address takes several instructions each time; some of these go where products would.
     let (mut weights, mut quads) = (panel.quads.as_ptr(), x.part.quads.as_ptr());
-    let mut next = (&raw const *x.part).wrapping_add(1).cast::<[i8; 64]>();
+    let mut next = Next::after(x.part);
     for (group, (extra, head)) in x.extra.iter().zip(&panel.heads).enumerate() {
         let mut products = [[_mm512_set1_epi32(MAGIC.to_bits().cast_signed()); 2]; N];
         if !MINIMUM {
@@ -63,11 +61,7 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
             }
         }
         for _ in 0..QUADS / run(QUADS) {
-            // The next tile's activations: of long rows they come from beyond the L2 cache.
-            for line in 0..lines {
-                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
-            }
-            next = next.wrapping_add(lines);
+            next.ask(run(QUADS));
             asking.step(simd);
             for i in 0..run(QUADS) {
                 // SAFETY: by the assertion there are as many as the groups have; both operands hold a whole piece.
@@ -123,21 +117,17 @@ pub(super) unsafe fn wide<const N: usize, const QUADS: usize>(
     (c, stride): (*mut f32, usize),
     first: bool,
 ) {
-    let lines = const { size_of::<Part>().div_ceil(64 * (PIECE / 4 / run(QUADS))) };
     assert!(N <= TILE && x.extra.len() * QUADS <= x.part.quads.len() && x.extra.len() <= panels[0].heads.len());
     let mut asking = *ahead;
     let (mut weights, mut quads) = (panels.map(|panel| panel.quads.as_ptr()), x.part.quads.as_ptr());
-    let mut next = (&raw const *x.part).wrapping_add(1).cast::<[i8; 64]>();
+    let mut next = Next::after(x.part);
     for (group, extra) in x.extra.iter().enumerate() {
         let mut products = [[_mm512_setzero_si512(); 4]; N];
         for (products, start) in products.iter_mut().zip(extra) {
             *products = [_mm512_set1_epi32(start.cast_signed()); 4];
         }
         for _ in 0..QUADS / run(QUADS) {
-            for line in 0..lines {
-                _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(line).cast());
-            }
-            next = next.wrapping_add(lines);
+            next.ask(run(QUADS));
             // Each panel by itself would have taken a step.
             asking.step(simd);
             asking.step(simd);
@@ -172,6 +162,25 @@ pub(super) unsafe fn wide<const N: usize, const QUADS: usize>(
         }
     }
     *ahead = asking;
+}
+
+/// The next tile's activations: of long rows they come from beyond the L2 cache.
+struct Next(*const [i8; 64]);
+
+impl Next {
+    fn after(part: &Part) -> Self {
+        Self((&raw const *part).wrapping_add(1).cast())
+    }
+
+    /// Asks for as many lines as make all of them in as many steps of `quads` as a piece has.
+    #[inline(always)]
+    fn ask(&mut self, quads: usize) {
+        for _ in 0..size_of::<Part>().div_ceil(64 * (PIECE / 4 / quads)) {
+            // SAFETY: any address can be asked for.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.0.cast()) };
+            self.0 = self.0.wrapping_add(1);
+        }
+    }
 }
 
 /// Returns the quads between two requests for memory, in groups of so many.
