@@ -10,6 +10,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod features;
+#[cfg(target_arch = "x86_64")]
+mod maker;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
@@ -24,6 +26,8 @@ pub(crate) use avx2::{Vector, WordKernel};
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
 pub use features::{CpuFeatures, FeatureError};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use maker::amd;
 #[cfg(target_arch = "aarch64")]
 pub use neon::{Neon, SDOT, SMMLA, WIDENED};
 #[cfg(target_arch = "aarch64")]

@@ -26,6 +26,8 @@ pub(super) trait Format: 'static {
     const WORDS: bool = false;
     /// Whether two columns are computed as four, and rows in a loop: a quarter of the code to compile.
     const RARE: bool = false;
+    /// Whether the weights are floats: so many bytes that hardly anything but reading counts.
+    const FLOATS: bool = false;
 
     /// Splits a row into whole steps and the rest.
     fn split(row: &[u8]) -> (&[Self::Block], &[u8]);
@@ -109,7 +111,11 @@ impl<F: Format, O: Operand> Gemv<'_, F, O> {
     #[inline(always)]
     fn tile<S: Bytes, const R: usize, const C: usize>(&self, s: S, rows: [usize; R], columns: [usize; C]) {
         let steps = columns.map(|c| F::slot::<O>(self.x).column(c));
-        let sums = self.rows::<S, R, C>(s, rows, steps);
+        let sums = if F::FLOATS && C == 1 && reads_ahead() {
+            self.rows::<S, R, C, false>(s, rows, steps)
+        } else {
+            self.rows::<S, R, C, true>(s, rows, steps)
+        };
         for (row, sums) in rows.iter().zip(sums) {
             for (column, sum) in columns.iter().zip(sums) {
                 self.out.set(column * self.out_stride + row, sum);
@@ -118,7 +124,7 @@ impl<F: Format, O: Operand> Gemv<'_, F, O> {
     }
 
     #[inline(always)]
-    fn rows<S: Bytes, const R: usize, const C: usize>(
+    fn rows<S: Bytes, const R: usize, const C: usize, const ASK: bool>(
         &self,
         s: S,
         rows: [usize; R],
@@ -134,16 +140,16 @@ impl<F: Format, O: Operand> Gemv<'_, F, O> {
             let x = array::from_fn(|c| &inner[c][i]);
             if F::RARE {
                 for r in 0..R {
-                    advance::<F, S, O, C>(s, &blocks[r][i], x, &mut sums[r]);
+                    advance::<F, S, O, C, ASK>(s, &blocks[r][i], x, &mut sums[r]);
                 }
                 continue;
             }
             // Written out: the compiler would keep long steps in a loop over rows, and their sums in memory.
             const { assert!(R == 4) };
-            advance::<F, S, O, C>(s, &blocks[0][i], x, &mut sums[0]);
-            advance::<F, S, O, C>(s, &blocks[1][i], x, &mut sums[1]);
-            advance::<F, S, O, C>(s, &blocks[2][i], x, &mut sums[2]);
-            advance::<F, S, O, C>(s, &blocks[3][i], x, &mut sums[3]);
+            advance::<F, S, O, C, ASK>(s, &blocks[0][i], x, &mut sums[0]);
+            advance::<F, S, O, C, ASK>(s, &blocks[1][i], x, &mut sums[1]);
+            advance::<F, S, O, C, ASK>(s, &blocks[2][i], x, &mut sums[2]);
+            advance::<F, S, O, C, ASK>(s, &blocks[3][i], x, &mut sums[3]);
         }
         if !split[0].1.is_empty() {
             let x = array::from_fn(|c| &steps[c][whole]);
@@ -164,6 +170,16 @@ impl<F: Format, O: Operand> Gemv<'_, F, O> {
     }
 }
 
+/// Whether the processor reads ahead of four rows of floats better without being asked while one column is multiplied, as those of
+/// AMD do (docs/performance.md).
+#[inline(always)]
+fn reads_ahead() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return crate::isa::amd();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Asks for what follows a block in its row, a block's length of it.
 #[inline(always)]
 pub(super) fn prefetch<S: Simd, B: AsRef<[u8]>>(s: S, block: &B) {
@@ -176,12 +192,14 @@ pub(super) fn prefetch<S: Simd, B: AsRef<[u8]>>(s: S, block: &B) {
 }
 
 #[inline(always)]
-fn advance<F: Format, S: Bytes, O: Operand, const C: usize>(
+fn advance<F: Format, S: Bytes, O: Operand, const C: usize, const ASK: bool>(
     s: S,
     block: &F::Block,
     x: [&F::Step<O>; C],
     sums: &mut [S::F; C],
 ) {
-    prefetch(s, block);
+    if ASK {
+        prefetch(s, block);
+    }
     F::step::<S, O, C>(s, block, x, sums);
 }

@@ -22,6 +22,7 @@ macro_rules! float_format {
             type Block = [u8; 64 * $bytes];
             type Step<O: Operand> = Plain;
             const ZERO: Self::Block = [0; 64 * $bytes];
+            const FLOATS: bool = true;
 
             driver::split!();
 

@@ -116,31 +116,37 @@ impl TileSimd for Avx512 {
     #[inline(always)]
     unsafe fn load_word_of_rows(self, start: *const u8, stride: usize) -> Self::I {
         unsafe {
+            if self.amd() {
+                return words_of_rows(start, stride);
+            }
             if stride <= i32::MAX as usize / 16 {
                 let lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
                 let index = _mm512_mullo_epi32(lanes, _mm512_set1_epi32(stride as i32));
                 return _mm512_i32gather_epi32::<1>(index, start.cast());
             }
-            let mut words = [0_i32; 16];
-            for (row, word) in words.iter_mut().enumerate() {
-                *word = start.add(row * stride).cast::<i32>().read_unaligned();
-            }
-            _mm512_loadu_si512(words.as_ptr().cast())
+            words_of_rows(start, stride)
         }
     }
 
     #[inline(always)]
     unsafe fn load_four_of_rows(self, start: *const u8, stride: usize) -> [Self::I; 4] {
         unsafe {
-            let load = |row: usize| _mm_loadu_si128(start.add(row * stride).cast());
             // Row i and every fourth after it, 128 bits each; then 4 x 4 transpositions in the lanes.
-            let four = |row: usize| {
-                let v = _mm512_castsi128_si512(load(row));
-                let v = _mm512_inserti32x4::<1>(v, load(row + 4));
-                let v = _mm512_inserti32x4::<2>(v, load(row + 8));
-                _mm512_inserti32x4::<3>(v, load(row + 12))
+            let [a, b, c, d] = if self.amd() {
+                [
+                    join(two_rows(start, 0, stride), two_rows(start, 8, stride)),
+                    join(two_rows(start, 1, stride), two_rows(start, 9, stride)),
+                    join(two_rows(start, 2, stride), two_rows(start, 10, stride)),
+                    join(two_rows(start, 3, stride), two_rows(start, 11, stride)),
+                ]
+            } else {
+                [
+                    four_rows(start, 0, stride),
+                    four_rows(start, 1, stride),
+                    four_rows(start, 2, stride),
+                    four_rows(start, 3, stride),
+                ]
             };
-            let (a, b, c, d) = (four(0), four(1), four(2), four(3));
             let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
             let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
             [
@@ -252,6 +258,114 @@ impl TileSimd for Avx512 {
                 ];
                 for (lane, column) in columns.into_iter().enumerate() {
                     _mm512_storeu_si512(to.add((4 * lane + j) * to_stride).cast(), column);
+                }
+            }
+        }
+    }
+}
+
+// Functions and no closures below: those that are used several times would not be inlined.
+
+/// Loads four bytes from each of sixteen rows, one by one.
+///
+/// # Safety
+/// The processor has the instructions of [`Avx512`], and all of the bytes must be valid for reading.
+#[inline(always)]
+unsafe fn words_of_rows(start: *const u8, stride: usize) -> __m512i {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        let low = _mm256_set_m128i(four_words(start, 4, stride), four_words(start, 0, stride));
+        join(low, _mm256_set_m128i(four_words(start, 12, stride), four_words(start, 8, stride)))
+    }
+}
+
+/// Loads four bytes from each of the four rows from `row` on.
+///
+/// # Safety
+/// As [`words_of_rows`].
+#[inline(always)]
+unsafe fn four_words(start: *const u8, row: usize, stride: usize) -> __m128i {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        let at = start.add(row * stride).cast::<i32>();
+        let v = _mm_cvtsi32_si128(at.read_unaligned());
+        let v = _mm_insert_epi32::<1>(v, at.byte_add(stride).read_unaligned());
+        let v = _mm_insert_epi32::<2>(v, at.byte_add(2 * stride).read_unaligned());
+        _mm_insert_epi32::<3>(v, at.byte_add(3 * stride).read_unaligned())
+    }
+}
+
+/// Loads sixteen bytes from `row` and from the fourth after it.
+///
+/// # Safety
+/// As [`words_of_rows`].
+#[inline(always)]
+unsafe fn two_rows(start: *const u8, row: usize, stride: usize) -> __m256i {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        let first = _mm_loadu_si128(start.add(row * stride).cast());
+        _mm256_set_m128i(_mm_loadu_si128(start.add((row + 4) * stride).cast()), first)
+    }
+}
+
+/// Loads sixteen bytes from `row` and from every fourth after it.
+///
+/// # Safety
+/// As [`words_of_rows`].
+#[inline(always)]
+unsafe fn four_rows(start: *const u8, row: usize, stride: usize) -> __m512i {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        let v = _mm512_castsi128_si512(_mm_loadu_si128(start.add(row * stride).cast()));
+        let v = _mm512_inserti32x4::<1>(v, _mm_loadu_si128(start.add((row + 4) * stride).cast()));
+        let v = _mm512_inserti32x4::<2>(v, _mm_loadu_si128(start.add((row + 8) * stride).cast()));
+        _mm512_inserti32x4::<3>(v, _mm_loadu_si128(start.add((row + 12) * stride).cast()))
+    }
+}
+
+/// Returns a vector of both halves.
+///
+/// # Safety
+/// The processor has the instructions of [`Avx512`].
+#[inline(always)]
+unsafe fn join(low: __m256i, high: __m256i) -> __m512i {
+    // SAFETY: passed on from the caller.
+    unsafe { _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    fn loaded(simd: Avx512, bytes: &[u8], stride: usize) -> [[i32; 16]; 5] {
+        assert!(bytes.len() >= 15 * stride + 16);
+        let mut found = [[0; 16]; 5];
+        // SAFETY: sixteen bytes of each row are readable; sixteen integers are writable.
+        unsafe {
+            let [a, b, c, d] = simd.load_four_of_rows(bytes.as_ptr(), stride);
+            let word = simd.load_word_of_rows(bytes.as_ptr(), stride);
+            for (found, vector) in found.iter_mut().zip([a, b, c, d, word]) {
+                _mm512_storeu_si512(found.as_mut_ptr().cast(), vector);
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn rows_come_side_by_side_in_the_way_of_each_maker() {
+        let Some(simd) = Avx512::new() else { return };
+        for stride in [16, 18, 34, 144, 1153] {
+            let bytes: Vec<u8> = (0..15 * stride + 16).map(|i| (i * 31 % 251) as u8).collect();
+            let word = |row: usize, i: usize| {
+                i32::from_le_bytes(*bytes[row * stride + 4 * i..].first_chunk().expect("four bytes"))
+            };
+            for simd in [simd, simd.of_the_other_maker()] {
+                // SAFETY: `simd` proves the instructions.
+                let found = unsafe { loaded(simd, &bytes, stride) };
+                for (i, found) in found.iter().enumerate() {
+                    let expected: [i32; 16] = std::array::from_fn(|row| word(row, i % 4));
+                    assert_eq!(*found, expected, "{simd:?}, rows {stride} bytes apart, word {i}");
                 }
             }
         }

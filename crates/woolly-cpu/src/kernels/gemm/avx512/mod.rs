@@ -47,7 +47,7 @@ pub(crate) fn takes(level: Level, weight: &Rows<'_>, tokens: usize) -> Option<(A
         return None;
     }
     let form = form(level, weight).filter(|_| weight.rows > 0)?;
-    let rescaled = tokens >= FEWEST_RESCALED && rescale::takes(weight.ty);
+    let rescaled = tokens >= FEWEST_RESCALED && rescale::takes(weight.ty, weight.columns);
     Some((Avx512::new()?, if rescaled { RESCALED } else { form }))
 }
 
@@ -205,8 +205,8 @@ impl Product<'_> {
             let from = Pieces::new(self.simd, self.weight, first + half * LANES, piece, tail);
             let mut to = Half { panel: to, half };
             if self.form == RESCALED {
-                // SAFETY: this function has the instructions, and the piece the bytes of its columns.
-                unsafe { rescale::unpack(self.simd, ty, from, groups, to) };
+                // SAFETY: this function has the instructions, and the piece the bytes of its blocks.
+                unsafe { rescale::unpack(self.simd, ty, from, self.weight.blocks(piece), groups, to) };
             } else {
                 unpack(self.simd, ty, from, self.weight.blocks(piece), &mut to);
             }

@@ -26,10 +26,10 @@ const FRACTION: u32 = 8;
 /// Leaves 19 bits of a float, so that its product with the magic number of [`super::tile`] is exact.
 const SHORT: i32 = !31;
 
-/// Whether weights of this type can be rescaled.
-pub(super) fn takes(ty: TensorType) -> bool {
-    use TensorType::{Q2_K, Q3_K, Q4_K, Q5_K, Q6_K};
-    matches!(ty, Q2_K | Q3_K | Q4_K | Q5_K | Q6_K)
+/// Whether weights of this type, in rows of so many columns, are rescaled.
+pub(super) fn takes(ty: TensorType, columns: usize) -> bool {
+    use TensorType::{Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K};
+    columns.is_multiple_of(SPAN) && matches!(ty, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q2_K | Q3_K | Q4_K | Q5_K | Q6_K)
 }
 
 /// Scratch for the scales of a piece of sixteen rows; everything in it is overwritten before it is read.
@@ -49,23 +49,48 @@ impl Groups {
     };
 }
 
-/// Unpacks one piece of a type that is [taken](takes) and rescales it.
+/// Unpacks one piece of a type that is [taken](takes), so many blocks, and rescales it.
 ///
 /// # Safety
-/// The processor has the instructions, and the piece the bytes of one block of its type.
+/// The processor has the instructions, and the piece the bytes of these blocks.
 #[inline(always)]
-pub(super) unsafe fn unpack(simd: Avx512, ty: TensorType, from: Pieces<'_>, groups: &mut Groups, to: Half<'_>) {
+pub(super) unsafe fn unpack(
+    simd: Avx512,
+    ty: TensorType,
+    from: Pieces<'_>,
+    blocks: usize,
+    groups: &mut Groups,
+    to: Half<'_>,
+) {
     let form = unpack::form(ty).expect("all of these types have one");
-    let mut to = Rescaling { to, form, largest: f32::from(unpack::largest(ty)), groups };
-    let block = from.block(0, ty.block_bytes());
+    let spans = blocks * ty.block_elements() / SPAN;
+    assert!(spans <= PIECE / SPAN, "more blocks than a piece has");
+    let mut to = Rescaling { to, form, largest: f32::from(unpack::largest(ty)), spans, groups };
+    let size = ty.block_bytes();
+    // Blocks of 32: the scales of all of them come first, and are not unpacked again with the quants.
+    macro_rules! each {
+        ($unpack:path) => {{
+            for b in 0..blocks {
+                $unpack(simd, from.block(b * size, size), b, &mut Scales(to.groups));
+            }
+            to.scaled();
+            for b in 0..blocks {
+                $unpack(simd, from.block(b * size, size), b, &mut Quants(&mut to));
+            }
+        }};
+    }
     // SAFETY: passed on from the caller.
     unsafe {
         match ty {
-            TensorType::Q2_K => unpack::q2_k(simd, block, &mut to),
-            TensorType::Q3_K => unpack::q3_k(simd, block, &mut to),
-            TensorType::Q4_K => unpack::q4_k(simd, block, &mut to),
-            TensorType::Q5_K => unpack::q5_k(simd, block, &mut to),
-            TensorType::Q6_K => unpack::q6_k(simd, block, &mut to),
+            TensorType::Q4_0 => each!(unpack::q4_0),
+            TensorType::Q4_1 => each!(unpack::q4_1),
+            TensorType::Q5_0 => each!(unpack::q5_0),
+            TensorType::Q5_1 => each!(unpack::q5_1),
+            TensorType::Q2_K => unpack::q2_k(simd, from.block(0, size), &mut to),
+            TensorType::Q3_K => unpack::q3_k(simd, from.block(0, size), &mut to),
+            TensorType::Q4_K => unpack::q4_k(simd, from.block(0, size), &mut to),
+            TensorType::Q5_K => unpack::q5_k(simd, from.block(0, size), &mut to),
+            TensorType::Q6_K => unpack::q6_k(simd, from.block(0, size), &mut to),
             _ => unreachable!("{ty} is not rescaled"),
         }
     }
@@ -77,24 +102,60 @@ struct Rescaling<'a> {
     form: Form,
     /// A bound on the bytes given.
     largest: f32,
+    /// Of the piece.
+    spans: usize,
     groups: &'a mut Groups,
+}
+
+/// Takes the scales and minimums of blocks whose quants are unpacked later.
+struct Scales<'a>(&'a mut Groups);
+
+impl Sink<Avx512> for Scales<'_> {
+    #[inline(always)]
+    fn scale(&mut self, group: usize, scale: __m512) {
+        self.0.scales[group] = scale;
+    }
+
+    #[inline(always)]
+    fn minimum(&mut self, group: usize, minimum: __m512) {
+        self.0.minimums[group] = minimum;
+    }
+
+    #[inline(always)]
+    fn quads<const Q: usize>(&mut self, _group: usize, _quads: [__m512i; Q]) {}
+}
+
+/// Takes the quants of blocks whose scales are known.
+struct Quants<'a, 'b>(&'a mut Rescaling<'b>);
+
+impl Sink<Avx512> for Quants<'_, '_> {
+    #[inline(always)]
+    fn scale(&mut self, _group: usize, _scale: __m512) {}
+
+    #[inline(always)]
+    fn minimum(&mut self, _group: usize, _minimum: __m512) {}
+
+    #[inline(always)]
+    fn quads<const Q: usize>(&mut self, group: usize, quads: [__m512i; Q]) {
+        self.0.quads(group, quads);
+    }
 }
 
 impl Sink<Avx512> for Rescaling<'_> {
     #[inline(always)]
     fn scale(&mut self, group: usize, scale: __m512) {
-        self.groups.scales[group] = scale;
+        Scales(self.groups).scale(group, scale);
     }
 
     #[inline(always)]
     fn minimum(&mut self, group: usize, minimum: __m512) {
-        self.groups.minimums[group] = minimum;
+        Scales(self.groups).minimum(group, minimum);
     }
 
     #[inline(always)]
     fn scaled(&mut self) {
         let each = SPAN / self.form.group;
-        for span in 0..PIECE / SPAN {
+        for span in 0..self.spans {
             // SAFETY: the caller has the instructions.
             unsafe { self.span(span, span * each..(span + 1) * each) };
         }
