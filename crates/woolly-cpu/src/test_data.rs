@@ -4,6 +4,7 @@ use woolly_quant::TensorType;
 use woolly_quant::half::{f32_to_bf16, f32_to_f16};
 
 use crate::isa::Level;
+use crate::kernels::rounding::in_multiples;
 
 /// A generator of uniformly distributed bits (Marsaglia's xorshift, 2003).
 pub(crate) struct Random(u64);
@@ -34,6 +35,39 @@ impl Random {
 pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
     let mut random = Random::new(seed);
     (0..n).map(|_| random.unit()).collect()
+}
+
+/// Returns rows of `k` activations as [`rounding`](crate::kernels::rounding) says for weights of type `ty`, written down a second
+/// time.
+pub(crate) fn rounded(ty: TensorType, x: &[f32], k: usize) -> Vec<f32> {
+    if in_multiples(ty) { rounded_in_multiples(x, k) } else { rounded_by(x, k, 32) }
+}
+
+/// The same for weights whose activations share a scale over `span` columns.
+pub(crate) fn rounded_by(x: &[f32], k: usize, span: usize) -> Vec<f32> {
+    let block = |x: &[f32]| {
+        let largest = most(x);
+        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
+        x.iter().map(|x| (x * inverse).round_ties_even() * (largest / 127.0)).collect::<Vec<_>>()
+    };
+    x.chunks(k).flat_map(|row| row.chunks(span).flat_map(block)).collect()
+}
+
+/// The same for scales of 32 that are multiples of a unit of 256.
+pub(crate) fn rounded_in_multiples(x: &[f32], k: usize) -> Vec<f32> {
+    let block = |x: &[f32]| {
+        let (largest, unit) = (most(x), most(x) / (127.0 * 127.0));
+        let group = |x: &[f32]| {
+            let scale = (most(x) * (127.0 / largest)).ceil().clamp(1.0, 127.0) * unit;
+            x.iter().map(|x| (x * (1.0 / scale)).round_ties_even() * scale).collect::<Vec<_>>()
+        };
+        x.chunks(32).flat_map(group).collect::<Vec<_>>()
+    };
+    x.chunks(k).flat_map(|row| row.chunks(256).flat_map(block)).collect()
+}
+
+fn most(x: &[f32]) -> f32 {
+    x.iter().fold(0.0, |m: f32, x| m.max(x.abs()))
 }
 
 /// Returns the levels of this CPU.

@@ -434,9 +434,7 @@ fn many_gated(
 
 /// Packs the operand, normalised, in the forms that the weights need.
 fn pack<'w>(cpu: &Cpu, packed: &mut Packed, x: Operand<'_>, weights: impl Iterator<Item = Rows<'w>> + Clone) {
-    let integers = weights.clone().any(|w| gemm::form(cpu.level, &w).is_some());
-    let floats = weights.clone().any(|w| gemm::form(cpu.level, &w).is_none());
-    packed.reset(x.rows, x.columns, integers, floats);
+    packed.reset(x.rows, x.columns, weights.clone().map(|w| gemm::form(cpu.level, &w)));
     let tiles = packed.tiles();
     let chunk = tiles.div_ceil(4 * cpu.threads());
     let writer = packed.writer();

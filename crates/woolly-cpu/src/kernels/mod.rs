@@ -8,6 +8,7 @@ pub(crate) mod gemm;
 pub mod gemv;
 pub(crate) mod norm;
 pub(crate) mod rope;
+pub(crate) mod rounding;
 pub(crate) mod simd;
 pub(crate) mod storage;
 pub(crate) mod unpacked;

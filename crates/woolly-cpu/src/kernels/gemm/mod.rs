@@ -220,7 +220,7 @@ mod tests {
 
     fn packed(level: Level, x: &[f32], rows: usize, weight: &Rows<'_>, form: Option<Form>) -> Packed {
         let mut packed = Packed::default();
-        packed.reset(rows, weight.columns, form.is_some(), form.is_none());
+        packed.reset(rows, weight.columns, [form].into_iter());
         let tiles = 0..packed.tiles();
         // SAFETY: one thread packs all tiles.
         unsafe { packed.writer().pack(level, &Plain(x, weight.columns), tiles, &mut Vec::new()) };

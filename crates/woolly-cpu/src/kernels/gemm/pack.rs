@@ -1,7 +1,7 @@
 //! Activations as the product kernels read them: interleaved over the rows of a register tile, piece after piece.
 //!
 //! `[piece of 256 columns][tile of 6 rows][column or group][6 rows]`: for one piece of the weights, the activations of
-//! all rows are one linear stream. Integer form: signed bytes per group of 32 with scale `max / 127`, four columns in an
+//! all rows are one linear stream. Integer form: signed bytes with a scale per group of 32 (see [`rounding`]), four columns in an
 //! element; where products take [pairs](TileSimd::PAIRED) of these, `[two elements][pair of rows][row][element]`. Rows
 //! beyond the last are zeros.
 
@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::unpack::{Form, PIECE};
 use crate::isa::Level;
 use crate::kernels::disjoint::Disjoint;
+use crate::kernels::rounding::{self, Unit};
 use crate::kernels::simd::{self, TileKernel, TileSimd};
 
 /// Rows interleaved with each other.
@@ -36,6 +37,8 @@ pub(super) struct Offsets {
 pub(crate) struct Packed {
     rows: usize,
     columns: usize,
+    /// Whether scales are multiples of one for a piece.
+    multiples: bool,
     /// `[piece][tile][PIECE / 4][TILE]`, or pairs of these; empty unless packed as integers.
     pub(super) quads: Vec<i32>,
     /// `[piece][tile][8][TILE]`.
@@ -79,9 +82,16 @@ impl Packed {
         self.columns.div_ceil(PIECE)
     }
 
-    /// Makes room for a matrix and forgets what was packed; allocates only when it is larger than any before.
-    pub(crate) fn reset(&mut self, rows: usize, columns: usize, integers: bool, floats: bool) {
-        (self.rows, self.columns, self.offsets_used) = (rows, columns, 0);
+    /// Makes room for a matrix that is multiplied with weights of these forms, `None` standing for floats, and forgets what was packed;
+    /// allocates only when it is larger than any before.
+    pub(crate) fn reset(&mut self, rows: usize, columns: usize, forms: impl Iterator<Item = Option<Form>>) {
+        (self.rows, self.columns, self.multiples, self.offsets_used) = (rows, columns, false, 0);
+        let (mut integers, mut floats) = (false, false);
+        for form in forms {
+            integers |= form.is_some();
+            floats |= form.is_none();
+            self.multiples |= form.is_some_and(|form| form.multiples);
+        }
         let parts = self.pieces() * self.tiles();
         let (ints, floats) = (if integers { parts } else { 0 }, if floats { parts } else { 0 });
         self.quads.resize(ints * QUADS, 0);
@@ -95,6 +105,7 @@ impl Packed {
         Writer {
             rows: self.rows,
             columns: self.columns,
+            multiples: self.multiples,
             quads: Disjoint::new(&mut self.quads),
             scales: Disjoint::new(&mut self.scales),
             sums: Disjoint::new(&mut self.sums),
@@ -150,6 +161,7 @@ impl Offsets {
 pub(crate) struct Writer<'a> {
     rows: usize,
     columns: usize,
+    multiples: bool,
     quads: Disjoint<'a, i32>,
     scales: Disjoint<'a, f32>,
     sums: Disjoint<'a, i32>,
@@ -230,8 +242,9 @@ impl TileKernel for Lane<'_> {
                         w.part(&w.sums, p, self.tile, 2 * GROUPS * TILE),
                     )
                 };
+                let unit = w.multiples.then(|| Unit::new(rounding::largest(values)));
                 for (g, group) in values.as_chunks::<32>().0.iter().enumerate() {
-                    let (scale, q) = quantise(s, group);
+                    let (scale, q) = quantise(s, group, unit);
                     scales[g * TILE + self.lane] = scale;
                     for (i, four) in q.as_chunks::<4>().0.iter().enumerate() {
                         quads[place::<S>(8 * g + i, self.lane)] = i32::from_le_bytes(four.map(|q| q as u8));
@@ -254,20 +267,28 @@ const fn place<S: TileSimd>(quad: usize, row: usize) -> usize {
 /// Groups without a magnitude above this become zeros: the inverse of their scale would overflow.
 pub(super) const SMALLEST: f32 = 1e-35;
 
-/// Quantises 32 values to signed bytes: scale `max |x| / 127`, rounded to nearest, ties to even.
+/// Quantises 32 values to signed bytes: scale `max |x| / 127` or the next multiple of the unit, rounded to nearest, ties to even.
 /// The scale of a group with an infinity or a NaN is one, too, and makes every product with the group NaN.
 #[inline(always)]
-fn quantise<S: TileSimd>(s: S, x: &[f32; 32]) -> (f32, [i8; 32]) {
-    // As integers, magnitudes order like the numbers, with infinities and NaN above all, so that none gets lost.
-    let largest = f32::from_bits(x.iter().map(|x| x.to_bits() & 0x7fff_ffff).max().unwrap_or(0));
-    let inverse = if largest < SMALLEST { 0.0 } else { 127.0 / largest };
+fn quantise<S: TileSimd>(s: S, x: &[f32; 32], unit: Option<Unit>) -> (f32, [i8; 32]) {
+    let largest = rounding::largest(x);
+    let (scale, inverse) = match unit {
+        Some(unit) => {
+            let multiple = unit.multiple(largest);
+            (multiple * unit.size, unit.inverse(multiple))
+        }
+        None => {
+            let largest = f32::from_bits(largest);
+            (largest / 127.0, if largest < SMALLEST { 0.0 } else { 127.0 / largest })
+        }
+    };
     let mut q = [0_i32; 32];
     for (part, q) in x.chunks_exact(S::LANES).zip(q.chunks_exact_mut(S::LANES)) {
         let scaled = s.mul(s.load(part), s.splat(inverse));
         // SAFETY: the chunk holds a vector.
         unsafe { s.store_int_at(s.to_int(scaled), q.as_mut_ptr()) };
     }
-    (largest / 127.0, q.map(|q| q as i8))
+    (scale, q.map(|q| q as i8))
 }
 
 #[cfg(test)]
@@ -291,7 +312,7 @@ mod tests {
 
             #[inline(always)]
             fn run<S: TileSimd>(self, s: S) -> Self::Output {
-                quantise(s, &self.0)
+                quantise(s, &self.0, None)
             }
         }
         for level in levels() {
@@ -320,14 +341,16 @@ mod tests {
 
     #[test]
     fn packed_rows_are_within_half_a_step_and_their_sums_exact() {
-        for (rows, columns) in [(1, 32), (6, 256), (7, 288), (13, 544)] {
+        let cases = [(1, 32), (6, 256), (7, 288), (13, 544)].into_iter().flat_map(|case| [(case, false), (case, true)]);
+        for ((rows, columns), multiples) in cases {
+            let form = Form { group: 16, offset: 1, minimum: false, multiples };
             for level in levels() {
                 let x = noise(rows * columns, 5);
                 let mut packed = Packed::default();
-                packed.reset(rows, columns, true, true);
+                packed.reset(rows, columns, [Some(form), None].into_iter());
                 // SAFETY: one thread packs all tiles.
                 unsafe { packed.writer().pack(level, &Plain(&x, columns), 0..rows.div_ceil(TILE), &mut Vec::new()) };
-                packed.prepare(Some(Form { group: 16, offset: 1, minimum: false }));
+                packed.prepare(Some(form));
                 let starts = &packed.offsets(16, 1).unwrap().start;
                 for (at, &value) in x.iter().enumerate() {
                     let (row, column) = (at / columns, at % columns);

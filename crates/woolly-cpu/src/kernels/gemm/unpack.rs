@@ -8,11 +8,12 @@
 use woolly_quant::TensorType;
 
 use super::lanes::{Block, Pieces, Sink};
+use crate::kernels::rounding;
 use crate::kernels::simd::{MAX_LANES, TileSimd, Wide};
 use crate::kernels::unpacked::{Layout, Unpacked, layout, to_bytes};
 
 /// Elements unpacked at once: the block of the K-quants, or eight blocks of 32.
-pub(super) const PIECE: usize = 256;
+pub(super) const PIECE: usize = rounding::BLOCK;
 
 /// How a type's integers are to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub(crate) struct Form {
     pub(super) offset: u8,
     /// Whether groups have a minimum.
     pub(super) minimum: bool,
+    /// Whether the scales of activations are multiples of one for a piece, as [`rounding`] says.
+    pub(super) multiples: bool,
 }
 
 /// Returns the integer form of `ty`, or `None` when it has none here and is multiplied as `f32`.
@@ -42,7 +45,7 @@ pub(super) const fn form(ty: TensorType) -> Option<Form> {
             None => return None,
         },
     };
-    Some(Form { group, offset, minimum })
+    Some(Form { group, offset, minimum, multiples: rounding::in_multiples(ty) })
 }
 
 /// Returns a bound on the bytes that `ty` is unpacked to.

@@ -1,12 +1,13 @@
 //! Input vectors in the arrangements that the weight formats are multiplied in.
 //!
 //! A format's weights leave their bytes in some order; the activations are brought into the same order once, so that the
-//! inner loops need no shuffles. Vectors are quantised to 8 bits with a scale for each 32 elements, or kept as floats.
+//! inner loops need no shuffles. Vectors are quantised to 8 bits with a scale for each 32 elements ([`rounding`]), or kept as floats.
 
 use std::array;
 
 use crate::buffer::{AlignedVec, Zeroed};
 use crate::isa::{Bytes, Kernel, Level, Simd};
+use crate::kernels::rounding::{self, Unit};
 
 /// Elements that share a scale.
 const BLOCK: usize = 32;
@@ -28,8 +29,9 @@ pub(super) trait Operand: Copy + 'static {
     fn arrangements(input: &super::Input) -> &Arrangements<Self>;
     /// The arrangements made for this kind, to be filled.
     fn arrangements_mut(input: &mut super::Input) -> &mut Arrangements<Self>;
-    /// Brings 32 activations to the values that are stored, as floats, and returns their scale.
-    fn round(x: &mut [f32; BLOCK]) -> f32;
+    /// Brings 32 activations to the values that are stored, as floats, and returns their scale, a multiple of the unit if there
+    /// is one.
+    fn round(x: &mut [f32; BLOCK], unit: Option<Unit>) -> f32;
     /// Stores 16 values that [`Operand::round`] returned as the part `quarter` of the vector.
     fn put(vector: &mut Self::Vector, quarter: usize, values: &[f32; 16]);
     /// Sums of four products of unsigned weights, beginning at `half` (0 or 32) of the vector.
@@ -68,20 +70,27 @@ impl Operand for Int8 {
     }
 
     #[inline(always)]
-    fn round(x: &mut [f32; BLOCK]) -> f32 {
-        // As integers, magnitudes order like the floats, and infinities and NaN stay visible above all of them.
-        let largest = x.iter().fold(0, |m, x| (x.to_bits() & 0x7fff_ffff).max(m));
+    fn round(x: &mut [f32; BLOCK], unit: Option<Unit>) -> f32 {
+        let largest = rounding::largest(x);
         if largest >= f32::INFINITY.to_bits() {
             *x = [1.0; BLOCK];
             return f32::NAN;
         }
-        let largest = f32::from_bits(largest);
-        // Below this the inverse overflows; such blocks add nothing that a float sum could hold.
-        let inverse = if largest < 1e-35 { 0.0 } else { 127.0 / largest };
+        let (inverse, scale) = match unit {
+            Some(unit) => {
+                let multiple = unit.multiple(largest);
+                (unit.inverse(multiple), multiple * unit.size)
+            }
+            None => {
+                let largest = f32::from_bits(largest);
+                // Below this the inverse overflows; such blocks add nothing that a float sum could hold.
+                (if largest < 1e-35 { 0.0 } else { 127.0 / largest }, largest / 127.0)
+            }
+        };
         for x in x.iter_mut() {
             *x = (*x * inverse + MAGIC) - MAGIC;
         }
-        largest / 127.0
+        scale
     }
 
     #[inline(always)]
@@ -136,7 +145,7 @@ impl Operand for Exact {
     }
 
     #[inline(always)]
-    fn round(_x: &mut [f32; BLOCK]) -> f32 {
+    fn round(_x: &mut [f32; BLOCK], _unit: Option<Unit>) -> f32 {
         1.0
     }
 
@@ -212,26 +221,15 @@ pub(super) trait Arrangement: Copy + Zeroed {
     fn fill(&mut self, x: &[f32], order: &[u8; 16]);
 }
 
-/// A step with its operand, since a vector type alone does not name it.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(super) struct Of<O: Operand, const VECTORS: usize, const GROUPS: usize>(
-    pub(super) Step<O::Vector, VECTORS, GROUPS>,
-);
-
-// SAFETY: a transparent wrapper.
-unsafe impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Zeroed for Of<O, VECTORS, GROUPS> {}
-
-impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Arrangement for Of<O, VECTORS, GROUPS> {
-    const ELEMENTS: usize = VECTORS * VECTOR;
-
+impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Of<O, VECTORS, GROUPS> {
+    /// As [`Arrangement::fill`], with scales that are multiples of the unit if there is one.
     #[inline(always)]
-    fn fill(&mut self, x: &[f32], order: &[u8; 16]) {
+    fn fill_in(&mut self, x: &[f32], order: &[u8; 16], unit: Option<Unit>) {
         let mut values = [0.0; 256];
         values[..x.len()].copy_from_slice(x);
         let mut scales = [0.0; 8];
         for (block, scale) in values.as_chunks_mut().0.iter_mut().zip(&mut scales).take(Self::ELEMENTS / BLOCK) {
-            *scale = O::round(block);
+            *scale = O::round(block, unit);
         }
         self.0.sum = [0.0; GROUPS];
         for (place, &group) in order[..Self::ELEMENTS / 16].iter().enumerate() {
@@ -260,14 +258,37 @@ impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Arrangement for Of<O
     }
 }
 
-impl<T: Arrangement> Arrangement for [T; 2] {
-    const ELEMENTS: usize = 2 * T::ELEMENTS;
+/// A step with its operand, since a vector type alone does not name it.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct Of<O: Operand, const VECTORS: usize, const GROUPS: usize>(
+    pub(super) Step<O::Vector, VECTORS, GROUPS>,
+);
+
+// SAFETY: a transparent wrapper.
+unsafe impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Zeroed for Of<O, VECTORS, GROUPS> {}
+
+impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Arrangement for Of<O, VECTORS, GROUPS> {
+    const ELEMENTS: usize = VECTORS * VECTOR;
 
     #[inline(always)]
     fn fill(&mut self, x: &[f32], order: &[u8; 16]) {
-        let (first, second) = x.split_at(x.len().min(T::ELEMENTS));
-        self[0].fill(first, order);
-        self[1].fill(second, order);
+        let unit = (Self::ELEMENTS == rounding::BLOCK).then(|| Unit::new(rounding::largest(x)));
+        self.fill_in(x, order, unit);
+    }
+}
+
+/// Two steps for one block of weights.
+impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Arrangement for [Of<O, VECTORS, GROUPS>; 2] {
+    const ELEMENTS: usize = 2 * VECTORS * VECTOR;
+
+    #[inline(always)]
+    fn fill(&mut self, x: &[f32], order: &[u8; 16]) {
+        const { assert!(Self::ELEMENTS == rounding::BLOCK) };
+        let unit = Some(Unit::new(rounding::largest(x)));
+        let (first, second) = x.split_at(x.len().min(VECTORS * VECTOR));
+        self[0].fill_in(first, order, unit);
+        self[1].fill_in(second, order, unit);
     }
 }
 

@@ -12,6 +12,8 @@ mod tests;
 pub(crate) mod tiles;
 mod unpacked;
 #[cfg(target_arch = "x86_64")]
+mod wide;
+#[cfg(target_arch = "x86_64")]
 mod words;
 
 use std::fmt;
@@ -76,6 +78,8 @@ pub struct Input {
     exact: Arrangements<Exact>,
     #[cfg(target_arch = "x86_64")]
     words: Slot<words::Words>,
+    #[cfg(target_arch = "x86_64")]
+    wide: Slot<wide::Wide>,
     m: usize,
     k: usize,
 }
@@ -91,6 +95,8 @@ impl Input {
             exact: Arrangements::new(max_columns, max_k),
             #[cfg(target_arch = "x86_64")]
             words: Slot::new(order, max_columns, max_k),
+            #[cfg(target_arch = "x86_64")]
+            wide: Slot::new(order, max_columns, max_k),
             m: 0,
             k: 0,
         }
@@ -103,7 +109,10 @@ impl Input {
         self.int8.invalidate();
         self.exact.invalidate();
         #[cfg(target_arch = "x86_64")]
-        self.words.invalidate();
+        {
+            self.words.invalidate();
+            self.wide.invalidate();
+        }
     }
 
     /// Prepares `m` vectors of `k` elements (`x`, row-major) for `w`; returns at once if matrices like `w` had it done.
@@ -128,6 +137,8 @@ impl Input {
             Path::Int8(format) => with_format!(rounded format, F => F::slot_mut::<Int8>(self).prepare(level, x, k)),
             #[cfg(target_arch = "x86_64")]
             Path::Words => self.words.prepare(level, x, k),
+            #[cfg(target_arch = "x86_64")]
+            Path::Wide => self.wide.prepare(level, x, k),
         }
     }
 }
@@ -176,6 +187,8 @@ fn gemv_path(
         }),
         #[cfg(target_arch = "x86_64")]
         Path::Words => words::Gemv { w, row_bytes, range, x, out, out_stride }.run(level),
+        #[cfg(target_arch = "x86_64")]
+        Path::Wide => words::Gemv { w, row_bytes, range, x, out, out_stride }.run_wide(),
     }
 }
 
@@ -193,6 +206,9 @@ enum Path {
     /// In its own format, with 8-bit activations whose scales are integers as those of the weights are.
     #[cfg(target_arch = "x86_64")]
     Words,
+    /// The same on 512-bit vectors.
+    #[cfg(target_arch = "x86_64")]
+    Wide,
 }
 
 fn path(level: Level, w: &Rows<'_>) -> Path {
@@ -203,6 +219,8 @@ fn path(level: Level, w: &Rows<'_>) -> Path {
         ty if exact(w) || !has_format(ty) => Path::Decode,
         #[cfg(target_arch = "x86_64")]
         ty if words::has(level, ty) => Path::Words,
+        #[cfg(target_arch = "x86_64")]
+        ty if wide::has(level, ty) => Path::Wide,
         ty => Path::Int8(ty),
     }
 }

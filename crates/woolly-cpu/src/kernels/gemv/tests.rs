@@ -3,6 +3,7 @@
 use std::array;
 
 use super::*;
+use crate::test_data;
 
 /// A small generator with a fixed sequence (xorshift64*).
 struct Random(u64);
@@ -114,37 +115,12 @@ impl Case {
     }
 }
 
-/// The rounding of activations that [`input::Int8`] documents, written down a second time.
-fn quantised(x: &[f32], k: usize) -> Vec<f32> {
-    let block = |x: &[f32]| {
-        let largest = x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
-        let (inverse, scale) = if largest == 0.0 { (0.0, 0.0) } else { (127.0 / largest, largest / 127.0) };
-        x.iter().map(|x| (x * inverse).round_ties_even() * scale).collect::<Vec<_>>()
-    };
-    x.chunks(k).flat_map(|column| column.chunks(32).flat_map(block)).collect()
-}
-
-/// The rounding of activations that [`words::Words`] documents, written down a second time.
-#[cfg(target_arch = "x86_64")]
-fn quantised_words(x: &[f32], k: usize) -> Vec<f32> {
-    let most = |x: &[f32]| x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
-    let block = |x: &[f32]| {
-        let (largest, unit) = (most(x), most(x) / (127.0 * 127.0));
-        let group = |x: &[f32]| {
-            let scale = (most(x) * (127.0 / largest)).ceil().clamp(1.0, 127.0) * unit;
-            x.iter().map(|x| (x * (1.0 / scale)).round_ties_even() * scale).collect::<Vec<_>>()
-        };
-        x.chunks(32).flat_map(group).collect::<Vec<_>>()
-    };
-    x.chunks(k).flat_map(|column| column.chunks(256).flat_map(block)).collect()
-}
-
 /// The activations as a path rounds them.
 fn rounded(path: Path, x: &[f32], k: usize) -> Vec<f32> {
     match path {
-        Path::Int8(_) => quantised(x, k),
+        Path::Int8(ty) => test_data::rounded(ty, x, k),
         #[cfg(target_arch = "x86_64")]
-        Path::Words => quantised_words(x, k),
+        Path::Words | Path::Wide => test_data::rounded_in_multiples(x, k),
         _ => x.to_vec(),
     }
 }
@@ -153,7 +129,11 @@ fn rounded(path: Path, x: &[f32], k: usize) -> Vec<f32> {
 fn quantised_paths(level: Level, ty: TensorType) -> Vec<Path> {
     let paths = [if has_exact(ty) { Path::Exact(ty) } else { Path::Decode }, Path::Int8(ty)];
     #[cfg(target_arch = "x86_64")]
-    let more = words::has(level, ty).then_some(Path::Words);
+    let more = match ty {
+        ty if words::has(level, ty) => Some(Path::Words),
+        ty if wide::has(level, ty) => Some(Path::Wide),
+        _ => None,
+    };
     #[cfg(not(target_arch = "x86_64"))]
     let (_, more) = (level, None);
     paths.into_iter().chain(more).collect()

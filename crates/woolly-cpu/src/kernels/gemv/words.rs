@@ -2,7 +2,7 @@
 //!
 //! Sums stay integers over a whole block of 256 weights, where the kernels of the other files turn each sum of four
 //! products into a float: half as many instructions on the two ports that multiply. For that, the scales of activations
-//! are integers as well: each 32 of them have a whole multiple, up to 127, of a float that a block shares.
+//! are integers as well (see [`rounding`]).
 
 use std::array;
 use std::marker::PhantomData;
@@ -15,11 +15,8 @@ use super::nibbles::{NON_LINEAR, six_bits_less_32};
 use super::{Input, Rows, driver};
 use crate::buffer::{SharedOut, Zeroed};
 use crate::isa::{Avx2, Bytes, Level, Simd, Vector, WordKernel};
+use crate::kernels::rounding::{self, BLOCK, Unit};
 
-/// Weights in a block of every type here.
-const BLOCK: usize = 256;
-/// The largest scale of the activations of 32 weights, in units of that of the block.
-const LARGEST_SCALE: f32 = 127.0;
 /// Whether this file has a kernel that is to be used for `ty` at `level`.
 pub(super) fn has(level: Level, ty: TensorType) -> bool {
     use TensorType::*;
@@ -29,8 +26,7 @@ pub(super) fn has(level: Level, ty: TensorType) -> bool {
 
 /// Activations for a block of weights, rounded to eight bits.
 ///
-/// Activation `i` is about `v[i] · scale[i / 32] · unit`: a group's scale is the smallest multiple of the unit that keeps
-/// its values within ±127, and the unit a 127th of what the block's largest activation needs.
+/// Activation `i` is about `v[i] · scale[i / 32] · unit` (see [`rounding`]).
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Words {
@@ -55,17 +51,13 @@ impl Arrangement for Words {
         values[..x.len()].copy_from_slice(x);
         let mut largest = [0; 8];
         for (largest, group) in largest.iter_mut().zip(values.as_chunks::<32>().0) {
-            // As integers, magnitudes order like the floats, and infinities and NaN stay visible above all of them.
-            *largest = group.iter().fold(0, |m, x| (x.to_bits() & 0x7fff_ffff).max(m));
+            *largest = rounding::largest(group);
         }
-        let most = f32::from_bits(largest.iter().fold(0, |m, x| m.max(*x)));
-        self.unit = if most.is_finite() { most / (127.0 * LARGEST_SCALE) } else { f32::NAN };
-        // Below this an inverse overflows; such blocks add nothing that a float sum could hold.
-        let usable = most.is_finite() && most >= 1e-33;
+        let unit = Unit::new(largest.iter().fold(0, |m, x| m.max(*x)));
+        self.unit = unit.size;
         for (g, group) in values.as_chunks::<32>().0.iter().enumerate() {
-            let scale = if usable { (f32::from_bits(largest[g]) * (LARGEST_SCALE / most)).ceil() } else { 1.0 };
-            let scale = scale.clamp(1.0, LARGEST_SCALE);
-            let inverse = if usable { 1.0 / (scale * self.unit) } else { 0.0 };
+            let scale = unit.multiple(largest[g]);
+            let inverse = unit.inverse(scale);
             self.scale[g] = scale as i16;
             let v = &mut self.v.as_chunks_mut::<32>().0[g];
             for (v, x) in v.iter_mut().zip(group) {

@@ -18,7 +18,7 @@ use crate::isa::Avx512;
 pub(super) const SPAN: usize = 128;
 
 /// How rescaled weights are to be read.
-pub(super) const RESCALED: Form = Form { group: SPAN, offset: 128, minimum: false };
+pub(super) const RESCALED: Form = Form { group: SPAN, offset: 128, minimum: false, multiples: false };
 
 /// Bits of a factor below the units of the result.
 const FRACTION: u32 = 8;

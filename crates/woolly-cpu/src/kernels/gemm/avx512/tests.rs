@@ -4,7 +4,7 @@ use woolly_quant::TensorType;
 
 use super::super::{Source, unpack};
 use super::*;
-use crate::test_data::{blocks, noise};
+use crate::test_data::{blocks, noise, rounded, rounded_by};
 
 struct Matrix<'a> {
     values: &'a [f32],
@@ -39,7 +39,7 @@ fn types() -> impl Iterator<Item = (TensorType, Form)> {
 fn pack(simd: Avx512, tokens: &mut Tokens, x: &[f32], columns: usize, form: Form) {
     tokens.reset(x.len() / columns, columns);
     // A second form, so that their places differ.
-    tokens.want(Form { group: 16, offset: 1, minimum: false });
+    tokens.want(Form { group: 16, offset: 1, minimum: false, multiples: false });
     tokens.want(form);
     let (tiles, writer) = (tokens.tiles(), tokens.writer());
     for tile in 0..tiles {
@@ -47,16 +47,6 @@ fn pack(simd: Avx512, tokens: &mut Tokens, x: &[f32], columns: usize, form: Form
         // SAFETY: one thread packs all tiles.
         unsafe { writer.pack(simd, &source, tile, &mut Vec::new()) };
     }
-}
-
-/// The rounding of activations that [`crate::kernels::gemv`] documents: 8 bits, a scale for each `span`.
-fn rounded(x: &[f32], span: usize) -> Vec<f32> {
-    let block = |x: &[f32]| {
-        let largest = x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
-        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-        x.iter().map(|x| (x * inverse).round_ties_even() * (largest / 127.0)).collect::<Vec<_>>()
-    };
-    x.chunks(span).flat_map(block).collect()
 }
 
 /// Noise with some groups far larger than others.
@@ -70,9 +60,9 @@ fn decoded(w: &Rows<'_>) -> Vec<f32> {
     values
 }
 
-/// Checks `found(token, row)` for all tokens and rows: products of `values` with activations rounded by `span`.
-fn check(case: &str, (values, k): (&[f32], usize), x: &[f32], span: usize, found: impl Fn(usize, usize) -> f32) {
-    for (token, x) in rounded(x, span).chunks(k).enumerate() {
+/// Checks `found(token, row)` for all tokens and rows: products of `values` with rounded activations.
+fn check(case: &str, (values, k): (&[f32], usize), x: &[f32], found: impl Fn(usize, usize) -> f32) {
+    for (token, x) in x.chunks(k).enumerate() {
         for (r, row) in values.chunks(k).enumerate() {
             let terms = row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
             let (exact, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + f64::abs(t)));
@@ -109,7 +99,7 @@ fn few_tokens_agree_with_exact_sums() {
                 let (out, split) = (compute(&[0..0, 0..rows]), compute(&[0..rows / 3, rows / 3..rows]));
                 assert!(out.iter().zip(&split).all(|(a, b)| a.to_bits() == b.to_bits()), "{ty} {m}: a split shows");
                 let case = format!("{ty} {rows}x{k}, {m} tokens");
-                check(&case, (&decoded(&w), k), &x, 32, |token, r| out[token * rows + r]);
+                check(&case, (&decoded(&w), k), &rounded(ty, &x, k), |token, r| out[token * rows + r]);
             }
         }
     }
@@ -127,7 +117,8 @@ fn many_tokens_agree_with_exact_sums_whatever_the_strip_and_the_tiles() {
             let x = activations(m * k);
             pack(simd, &mut tokens, &x, k, form);
             let out = blocked((simd, form), &w, &tokens, &mut scratch);
-            check(&format!("{ty}, {m} tokens"), (&decoded(&w), k), &x, 32, |token, r| out[token * rows + r]);
+            let x = rounded(ty, &x, k);
+            check(&format!("{ty}, {m} tokens"), (&decoded(&w), k), &x, |token, r| out[token * rows + r]);
         }
     }
 }
@@ -209,9 +200,8 @@ fn rescaled_weights_are_within_half_a_step_and_their_products_exact() {
             let x = activations(m * k);
             pack(simd, &mut tokens, &x, k, RESCALED);
             let out = blocked((simd, RESCALED), &w, &tokens, &mut scratch);
-            check(&format!("{ty} rescaled, {m} tokens"), (&found, k), &x, rescale::SPAN, |token, r| {
-                out[token * rows + r]
-            });
+            let x = rounded_by(&x, k, rescale::SPAN);
+            check(&format!("{ty} rescaled, {m} tokens"), (&found, k), &x, |token, r| out[token * rows + r]);
         }
     }
 }

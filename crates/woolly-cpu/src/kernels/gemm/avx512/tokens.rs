@@ -2,7 +2,7 @@
 //! share one for, interleaved over a tile's tokens.
 //!
 //! `[piece of 256 columns][tile of up to 6 tokens][column or group][6 tokens]`, so that for one piece of the weights the
-//! activations of all tokens are one stream. Rounding as in [`super::super::pack`] and in the matrix-vector kernels.
+//! activations of all tokens are one stream. Rounding as [`crate::kernels::rounding`] says, but for the columns that rescaled weights share a scale for.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -13,6 +13,7 @@ use super::tile::MAGIC;
 use crate::buffer::{AlignedVec, Zeroed};
 use crate::isa::Avx512;
 use crate::kernels::disjoint::Disjoint;
+use crate::kernels::rounding::Unit;
 use crate::kernels::simd::transposed;
 
 /// Most tokens interleaved with each other: with two vectors of weights, products and sums of so many fill the registers.
@@ -58,7 +59,7 @@ pub(crate) struct Tokens {
 
 impl Default for Tokens {
     fn default() -> Self {
-        let form = Form { group: GROUP, offset: 0, minimum: true };
+        let form = Form { group: GROUP, offset: 0, minimum: true, multiples: false };
         let extras = [(); FORMS].map(|()| Extra { form, values: AlignedVec::zeroed(0) });
         Self { deal: Deal::default(), columns: 0, parts: AlignedVec::zeroed(0), extras, used: 0 }
     }
@@ -123,9 +124,13 @@ impl Tokens {
         self.columns
     }
 
-    /// Returns the columns that share a scale.
-    fn span(&self) -> usize {
-        self.extras[..self.used].iter().fold(GROUP, |span, extra| span.max(extra.form.group))
+    /// Returns how all of the forms can be multiplied.
+    fn scaling(&self) -> Scaling {
+        let forms = || self.extras[..self.used].iter().map(|extra| extra.form);
+        match forms().fold(GROUP, |span, form| span.max(form.group)) {
+            GROUP if forms().any(|form| form.multiples) => Scaling::Multiples,
+            span => Scaling::Span(span),
+        }
     }
 
     fn pieces(&self) -> usize {
@@ -142,12 +147,12 @@ impl Tokens {
 
     /// Returns a view that packs tiles, for several threads at once.
     pub(crate) fn writer(&mut self) -> Writer<'_> {
-        let (deal, columns, pieces, span) = (self.deal, self.columns, self.pieces(), self.span());
+        let (deal, columns, pieces, scaling) = (self.deal, self.columns, self.pieces(), self.scaling());
         let mut extras = [const { None }; FORMS];
         for (slot, extra) in extras.iter_mut().zip(&mut self.extras[..self.used]) {
             *slot = Some((extra.form, Disjoint::new(&mut extra.values)));
         }
-        Writer { deal, columns, pieces, span, parts: Disjoint::new(&mut self.parts), extras }
+        Writer { deal, columns, pieces, scaling, parts: Disjoint::new(&mut self.parts), extras }
     }
 }
 
@@ -156,7 +161,7 @@ pub(crate) struct Writer<'a> {
     deal: Deal,
     columns: usize,
     pieces: usize,
-    span: usize,
+    scaling: Scaling,
     parts: Disjoint<'a, Part>,
     extras: [Option<(Form, Disjoint<'a, [u32; TILE]>)>; FORMS],
 }
@@ -197,7 +202,7 @@ impl Writer<'_> {
         // SAFETY: the caller's.
         let part = unsafe { &mut self.parts.slice(at..at + 1)[0] };
         // SAFETY: the token proves the instructions.
-        unsafe { fill(part, rows, self.span) };
+        unsafe { fill(part, rows, self.scaling) };
         for (form, extra) in self.extras.iter().flatten() {
             let groups = PIECE / form.group;
             // SAFETY: the token proves the instructions; groups of parts do not overlap, as parts do not.
@@ -229,21 +234,28 @@ impl Deal {
     }
 }
 
+/// What scales of 32 activations there are.
+#[derive(Clone, Copy)]
+enum Scaling {
+    /// One for so many columns.
+    Span(usize),
+    /// One for each 32, a multiple of the unit of the piece.
+    Multiples,
+}
+
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn fill(part: &mut Part, rows: &[&[f32]; TILE], span: usize) {
-    let mut largest = [0.0; TILE];
-    for group in 0..rows[0].len() / GROUP {
-        if (group * GROUP).is_multiple_of(span) {
-            for (largest, row) in largest.iter_mut().zip(rows) {
-                let start = (group * GROUP).min(row.len());
-                *largest = magnitude(&row[start..row.len().min(start + span)]);
-            }
+fn fill(part: &mut Part, rows: &[&[f32]; TILE], scaling: Scaling) {
+    let mut inverses = [[0.0; TILE]; PIECE / GROUP];
+    for (lane, row) in rows.iter().enumerate() {
+        for (group, (scale, inverse)) in scales(row, scaling).into_iter().enumerate() {
+            (part.scales[group][lane], inverses[group][lane]) = (scale, inverse);
         }
+    }
+    for (group, inverses) in inverses.iter().enumerate().take(rows[0].len() / GROUP) {
         let mut quads = [_mm256_setzero_si256(); 8];
         for (lane, row) in rows.iter().enumerate() {
-            part.scales[group][lane] = 0.0;
             if let Some(values) = row.as_chunks::<GROUP>().0.get(group) {
-                (part.scales[group][lane], quads[lane]) = quantise(values, largest[lane]);
+                quads[lane] = quantise(values, inverses[lane]);
             }
         }
         // SAFETY: AVX-512 brings AVX2.
@@ -259,31 +271,57 @@ fn fill(part: &mut Part, rows: &[&[f32]; TILE], span: usize) {
     }
 }
 
-/// Returns the largest magnitude of whole groups of sixteen, which is infinite or NaN if any is.
+/// Returns the scale of each group of a piece, and its inverse. A scale that is infinite or NaN makes every product with the group
+/// NaN.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn scales(row: &[f32], scaling: Scaling) -> [(f32, f32); PIECE / GROUP] {
+    let mut scales = [(0.0, 0.0); PIECE / GROUP];
+    match scaling {
+        Scaling::Span(span) => {
+            for (scales, values) in scales.chunks_mut(span / GROUP).zip(row.chunks(span)) {
+                let largest = f32::from_bits(magnitude(values));
+                scales.fill((largest / 127.0, if largest < SMALLEST { 0.0 } else { 127.0 / largest }));
+            }
+        }
+        Scaling::Multiples => {
+            let mut largest = [0; PIECE / GROUP];
+            for (largest, values) in largest.iter_mut().zip(row.chunks(GROUP)) {
+                *largest = magnitude(values);
+            }
+            let unit = Unit::new(largest.iter().fold(0, |m, x| m.max(*x)));
+            for (scale, largest) in scales.iter_mut().zip(largest) {
+                let multiple = unit.multiple(largest);
+                *scale = (multiple * unit.size, unit.inverse(multiple));
+            }
+        }
+    }
+    scales
+}
+
+/// Returns the bits of the largest magnitude of whole groups of sixteen, as [`largest`](crate::kernels::rounding::largest).
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn magnitude(values: &[f32]) -> f32 {
+fn magnitude(values: &[f32]) -> u32 {
     let mut most = _mm512_setzero_si512();
     for values in values.as_chunks::<16>().0 {
         // SAFETY: sixteen floats are readable.
         let x = unsafe { _mm512_loadu_si512(values.as_ptr().cast()) };
-        // As integers, magnitudes order like the numbers, with infinities and NaN above all, so that none gets lost.
         most = _mm512_max_epi32(most, _mm512_and_si512(x, _mm512_set1_epi32(0x7fff_ffff)));
     }
-    f32::from_bits(_mm512_reduce_max_epi32(most).cast_unsigned())
+    _mm512_reduce_max_epi32(most).cast_unsigned()
 }
 
-/// Quantises 32 values of magnitudes up to `largest` to signed bytes: scale `largest / 127`, rounded to nearest, ties to
-/// even. A scale that is infinite or NaN makes every product with the group NaN.
+/// Rounds 32 values times `inverse` to signed bytes, to nearest, ties to even.
 #[inline]
 #[target_feature(enable = "avx2,avx512f,avx512bw,avx512vl")]
-fn quantise(values: &[f32; GROUP], largest: f32) -> (f32, __m256i) {
+fn quantise(values: &[f32; GROUP], inverse: f32) -> __m256i {
     // SAFETY: 32 floats are readable.
     let (a, b) = unsafe { (_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16))) };
-    let inverse = _mm512_set1_ps(if largest < SMALLEST { 0.0 } else { 127.0 / largest });
+    let inverse = _mm512_set1_ps(inverse);
     let a = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(a, inverse)));
     let b = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(b, inverse)));
-    (largest / 127.0, _mm256_set_m128i(b, a))
+    _mm256_set_m128i(b, a)
 }
 
 /// Sums the quants of each group of `form` and writes what products with it need.

@@ -4,6 +4,7 @@ use super::super::input::{Int8, MAGIC, Operand};
 use super::{COLUMNS, ELEMENTS, NARROW};
 use crate::buffer::{AlignedVec, Zeroed};
 use crate::isa::{Kernel, Level, Simd};
+use crate::kernels::rounding::{self, Unit};
 
 /// Elements that share a scale.
 const BLOCK: usize = 32;
@@ -143,11 +144,14 @@ impl Kernel for Fill<'_> {
 fn fill(step: &mut Step, x: &[f32], column: usize, arrangement: Arrangement, groups: usize) {
     let group = arrangement.group();
     let depth = group * groups;
+    const { assert!(ELEMENTS == rounding::BLOCK) };
+    // The types in natural order have blocks of 32.
+    let unit = (arrangement != Arrangement::Natural).then(|| Unit::new(rounding::largest(x)));
     let mut values = [0.0; ELEMENTS];
     values[..x.len()].copy_from_slice(x);
     for (place, &block) in arrangement.order().iter().enumerate() {
         let block = &mut values.as_chunks_mut::<BLOCK>().0[usize::from(block)];
-        let scale = Int8::round(block);
+        let scale = Int8::round(block, unit);
         for (i, values) in block.chunks_exact(group).enumerate() {
             let at = place * BLOCK + i * group;
             let (tile, within) = (at / depth, at % depth);

@@ -2,20 +2,10 @@
 
 use super::*;
 use crate::isa::Level;
-use crate::test_data::{amx, blocks, noise};
+use crate::test_data::{amx, blocks, noise, rounded};
 
 const TYPES: [TensorType; 6] =
     [TensorType::Q4_0, TensorType::IQ4_NL, TensorType::Q8_0, TensorType::Q4_K, TensorType::Q5_K, TensorType::Q6_K];
-
-/// The rounding of activations that [`crate::kernels::gemv`] documents: 8 bits, a scale for each 32.
-fn rounded(x: &[f32]) -> Vec<f32> {
-    let block = |x: &[f32]| {
-        let largest = x.iter().fold(0.0, |m: f32, x| m.max(x.abs()));
-        let inverse = if largest == 0.0 { 0.0 } else { 127.0 / largest };
-        x.iter().map(|x| (x * inverse).round_ties_even() * (largest / 127.0)).collect::<Vec<_>>()
-    };
-    x.chunks(32).flat_map(block).collect()
-}
 
 fn compute(amx: Amx, w: &Rows<'_>, x: &Columns, ranges: &[Range<usize>]) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.len() * w.rows];
@@ -54,7 +44,7 @@ fn every_format_agrees_with_exact_sums() {
                 let out = compute(amx, &w, &columns, &[0..0, 0..rows]);
                 let split = compute(amx, &w, &columns, &[0..rows / 3, rows / 3..rows]);
                 assert!(out.iter().zip(&split).all(|(a, b)| a.to_bits() == b.to_bits()), "{ty} {m}: a split shows");
-                for (c, x) in rounded(&x).chunks(k).enumerate() {
+                for (c, x) in rounded(ty, &x, k).chunks(k).enumerate() {
                     for (r, row) in values.chunks(k).enumerate() {
                         let terms = row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x));
                         let (exact, size) = terms.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + f64::abs(t)));

@@ -1,0 +1,62 @@
+//! How activations are rounded to eight bits, which every kernel has to do alike: a sequence must not change with its company.
+//!
+//! Each 32 of them share a scale, a 127th of the largest. For weights in blocks of 256 that scale is rounded up to a whole
+//! multiple, at most 127, of a unit that the block shares, so that kernels can scale sums as integers.
+
+use woolly_quant::TensorType;
+
+use super::unpacked::layout;
+
+/// Columns over which multiples share a unit.
+pub(crate) const BLOCK: usize = 256;
+
+/// The largest multiple.
+const LARGEST: f32 = 127.0;
+
+/// Below this an inverse would overflow; such blocks add nothing that a float sum could hold.
+const SMALLEST: f32 = 1e-33;
+
+/// Whether activations for weights of this type have scales that are multiples.
+pub(crate) const fn in_multiples(ty: TensorType) -> bool {
+    ty.block_elements() == BLOCK || layout(ty).is_some()
+}
+
+/// Returns the bits of the largest magnitude: as integers, magnitudes order like the floats, and infinities and NaN stay
+/// visible above all of them.
+#[inline(always)]
+pub(crate) fn largest(x: &[f32]) -> u32 {
+    x.iter().fold(0, |m, x| (x.to_bits() & 0x7fff_ffff).max(m))
+}
+
+/// The unit of a block.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Unit {
+    /// NaN where a number of the block is none.
+    pub(crate) size: f32,
+    /// How many units make the scale of a group whose largest magnitude is one.
+    per: f32,
+    usable: bool,
+}
+
+impl Unit {
+    /// Returns the unit of a block of which these are the bits of the largest magnitude.
+    #[inline(always)]
+    pub(crate) fn new(most: u32) -> Self {
+        let most = f32::from_bits(most);
+        let usable = most.is_finite() && most >= SMALLEST;
+        let size = if most.is_finite() { most / (127.0 * LARGEST) } else { f32::NAN };
+        Self { size, per: if usable { LARGEST / most } else { 0.0 }, usable }
+    }
+
+    /// Returns the scale of a group, in units, by the bits of its largest magnitude.
+    #[inline(always)]
+    pub(crate) fn multiple(self, largest: u32) -> f32 {
+        (f32::from_bits(largest) * self.per).ceil().clamp(1.0, LARGEST)
+    }
+
+    /// Returns what a group's activations are multiplied with to be whole numbers up to 127.
+    #[inline(always)]
+    pub(crate) fn inverse(self, multiple: f32) -> f32 {
+        if self.usable { 1.0 / (multiple * self.size) } else { 0.0 }
+    }
+}
