@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Places whose job needs `unsafe`: instruction sets and kernels, threads and the splitting of work among them, aligned
-/// buffers and pages, probes of the machine's ceilings, the file map.
-const UNSAFE_PLACES: [&str; 10] = [
+/// buffers and pages, probes of the machine's ceilings, the file map and its pages.
+const UNSAFE_PLACES: [&str; 11] = [
     "crates/woolly-cpu/src/isa/",
     "crates/woolly-cpu/src/kernels/",
     "crates/woolly-cpu/src/backend/",
@@ -16,6 +16,7 @@ const UNSAFE_PLACES: [&str; 10] = [
     "crates/woolly-cpu/src/pages.rs",
     "crates/woolly-cpu/src/topology.rs",
     "crates/woolly-gguf/src/map.rs",
+    "crates/woolly-gguf/src/huge.rs",
 ];
 
 /// Files of numbers, exempt from the length limit.

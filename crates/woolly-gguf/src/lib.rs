@@ -45,6 +45,8 @@ mod cursor;
 mod encode;
 mod error;
 mod foreign;
+#[cfg(target_os = "linux")]
+mod huge;
 mod loader;
 mod map;
 mod metadata;

@@ -164,12 +164,14 @@ pub struct LoaderBuilder {
     /// `None`: not chosen by the caller.
     prefetch_size_mb: Option<usize>,
     page_aligned: bool,
+    /// `None`: not chosen by the caller.
+    copy_small_pages: Option<bool>,
 }
 
 /// Mapped, aligned, populated in the background 512 MiB at a time.
 impl Default for LoaderBuilder {
     fn default() -> Self {
-        Self { use_mmap: true, prefetch_size_mb: None, page_aligned: true }
+        Self { use_mmap: true, prefetch_size_mb: None, page_aligned: true, copy_small_pages: None }
     }
 }
 
@@ -205,11 +207,23 @@ impl LoaderBuilder {
         self
     }
 
+    /// Chooses whether what the system's cache of the file holds in small pages is copied to huge ones, in the background, half a second
+    /// after all of it is populated, and as far as a quarter of the memory available goes. The copies are in place of the mapping,
+    /// and belong to this process alone.
+    ///
+    /// By default that is done on processors of AMD, on which it was measured to make reading weights up to a fifth faster. Only
+    /// Linux 6.7 and later can tell where small pages are; elsewhere nothing is copied.
+    pub fn copy_small_pages(mut self, enabled: bool) -> Self {
+        self.copy_small_pages = Some(enabled);
+        self
+    }
+
     /// Opens the model at `path`. Of a split model any part may be named; the others are found beside it.
     ///
     /// # Errors
-    /// [`Error::File`] naming the file and what is wrong with it; [`Error::Config`] when background population is asked
-    /// for (`prefetch_size_mb` above 0) of a file that is to be read instead of mapped.
+    /// [`Error::File`] naming the file and what is wrong with it; [`Error::Config`] when background population or copies are asked
+    /// for (`prefetch_size_mb` above 0, `copy_small_pages`) of a file that is to be read instead of mapped, or copies of one that
+    /// is not populated or not aligned.
     pub fn build(&self, path: impl AsRef<Path>) -> Result<GGUFLoader, Error> {
         let access = self.access()?;
         let path = path.as_ref();
@@ -225,6 +239,12 @@ impl LoaderBuilder {
 
     fn access(&self) -> Result<Access, Error> {
         let aligned = self.page_aligned;
+        if self.copy_small_pages == Some(true) && !(self.use_mmap && aligned && self.prefetch_size_mb != Some(0)) {
+            return Err(Error::Config {
+                field: "copy_small_pages",
+                reason: "copies take the place of a mapping at multiples of 2 MiB once it is populated: set use_mmap and page_aligned, and prefetch_size_mb above 0, or leave it out",
+            });
+        }
         match (self.use_mmap, self.prefetch_size_mb) {
             (true, _) => Ok(Access::Map { aligned }),
             (false, None | Some(0)) => Ok(Access::Read { aligned }),
@@ -239,9 +259,20 @@ impl LoaderBuilder {
         let chunk = self.prefetch_size_mb.unwrap_or(Self::DEFAULT_PREFETCH_MB).saturating_mul(1 << 20);
         let mappings: Vec<_> = loader.parts.iter().filter_map(|part| part.source.as_ref()?.mapping.clone()).collect();
         if chunk > 0 && !mappings.is_empty() {
-            map::populate_in_background(mappings, chunk);
+            map::populate_in_background(mappings, chunk, self.copy_small_pages.unwrap_or_else(small_pages_are_slow));
         }
     }
+}
+
+/// Whether the processor is one of those on which small pages were measured to make reading weights slower.
+fn small_pages_are_slow() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        let leaf = std::arch::x86_64::__cpuid(0);
+        [leaf.ebx, leaf.edx, leaf.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// One file of a model.

@@ -1,6 +1,6 @@
 //! Files in memory: mapped at 2 MiB boundaries so that the kernel can use huge pages, or read into such memory.
 //!
-//! The only file of this crate with `unsafe`. Huge pages need three things in this order: an address that is a multiple
+//! With `huge`, the only file of this crate with `unsafe`. Huge pages need three things in this order: an address that is a multiple
 //! of 2 MiB, `MADV_HUGEPAGE`, and only then the first touch; `MAP_POPULATE` would touch too early, which is why the
 //! population is a separate, later step. Where the kernel or the file system cannot do it, everything works the same
 //! with small pages. Systems other than Linux get a plain mapping.
@@ -15,13 +15,15 @@ use std::sync::Weak;
 use memmap2::Mmap;
 
 use crate::bytes::SharedBytes;
+#[cfg(target_os = "linux")]
+use crate::huge;
 
 /// A file mapped read-only.
 #[derive(Debug)]
 pub(crate) enum Mapping {
     Plain(Mmap),
     #[cfg(target_os = "linux")]
-    Huge(linux::Region),
+    Huge(linux::FileRegion),
 }
 
 impl AsRef<[u8]> for Mapping {
@@ -29,7 +31,7 @@ impl AsRef<[u8]> for Mapping {
         match self {
             Self::Plain(map) => map,
             #[cfg(target_os = "linux")]
-            Self::Huge(region) => region.as_ref(),
+            Self::Huge(region) => region.region.as_ref(),
         }
     }
 }
@@ -50,7 +52,7 @@ impl Mapping {
 pub(crate) fn map_file(file: &File, length: usize, aligned: bool) -> io::Result<Mapping> {
     #[cfg(target_os = "linux")]
     if aligned {
-        return linux::Region::map(file, length).map(Mapping::Huge);
+        return linux::FileRegion::map(file, length).map(Mapping::Huge);
     }
     #[cfg(not(target_os = "linux"))]
     let _ = aligned;
@@ -137,12 +139,21 @@ fn read_at(file: &File, mut offset: u64, mut bytes: &mut [u8]) -> io::Result<()>
 }
 
 /// The size and alignment of a huge page.
-const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// Populates `mappings` one after the other in file order, `chunk` bytes (more than 0) at a time, on a thread that ends
 /// with the last of the mappings. Population is only a help: if it fails, pages come when they are first touched.
-pub(crate) fn populate_in_background(mappings: Vec<Weak<Mapping>>, chunk: usize) {
-    let work = move || mappings.iter().for_each(|mapping| populate(mapping, chunk));
+/// With `copy`, what is in small pages is copied to huge ones afterwards.
+pub(crate) fn populate_in_background(mappings: Vec<Weak<Mapping>>, chunk: usize, copy: bool) {
+    let work = move || {
+        mappings.iter().for_each(|mapping| populate(mapping, chunk));
+        #[cfg(target_os = "linux")]
+        if copy {
+            huge::copy(&mappings);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = copy;
+    };
     if let Err(error) = std::thread::Builder::new().name("woolly-prefetch".to_owned()).spawn(work) {
         tracing::debug!(%error, "no background population");
     }
@@ -181,7 +192,7 @@ fn populate_chunk(bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(target_os = "linux")]
-mod linux {
+pub(crate) mod linux {
     //! Mappings at addresses of our choice.
 
     use std::fs::File;
@@ -189,6 +200,7 @@ mod linux {
     use std::ops::Range;
     use std::os::fd::AsRawFd;
     use std::ptr::{self, NonNull};
+    use std::sync::Mutex;
 
     use super::HUGE_PAGE;
 
@@ -205,16 +217,8 @@ mod linux {
     unsafe impl Sync for Region {}
 
     impl Region {
-        /// Maps the first `length` bytes of `file` read-only, with huge pages where the file system has them.
-        pub(super) fn map(file: &File, length: usize) -> io::Result<Self> {
-            let region = Self::reserve(length)?;
-            region.place(libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd())?;
-            region.advise_huge_pages();
-            Ok(region)
-        }
-
         /// Makes `length` zero bytes of huge pages.
-        pub(super) fn anonymous(length: usize) -> io::Result<Self> {
+        pub(crate) fn anonymous(length: usize) -> io::Result<Self> {
             let region = Self::reserve(length)?;
             region.place(libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
             region.advise_huge_pages();
@@ -250,28 +254,92 @@ mod linux {
             checked_address(placed).map(|_| ())
         }
 
-        /// Drops the pages within `range` of a region that maps a file.
-        pub(super) fn release(&self, range: Range<usize>) {
-            let Some(start) = range.start.checked_next_multiple_of(page_size()) else { return };
-            let end = range.end.min(self.length) / page_size() * page_size();
-            if start >= end {
-                return;
-            }
-            // SAFETY: start and end are page boundaries within the region. The mapping is of a file, shared and read-only,
-            // so that a page dropped is the file's when it is next touched: no byte changes under those who borrow it.
-            let result =
-                unsafe { libc::madvise(self.start.as_ptr().add(start).cast(), end - start, libc::MADV_DONTNEED) };
-            if result != 0 {
-                tracing::debug!(error = %io::Error::last_os_error(), "pages are kept");
-            }
-        }
-
         fn advise_huge_pages(&self) {
             // SAFETY: the range is this region's own; the advice changes no contents.
             let result = unsafe { libc::madvise(self.start.as_ptr().cast(), self.length, libc::MADV_HUGEPAGE) };
             if result != 0 {
                 tracing::debug!(error = %io::Error::last_os_error(), "no huge pages");
             }
+        }
+    }
+
+    /// A file mapped read-only, of which parts may have become copies.
+    #[derive(Debug)]
+    pub(crate) struct FileRegion {
+        pub(super) region: Region,
+        file: File,
+        copies: Mutex<Copies>,
+    }
+
+    /// Which of the huge pages that a region has room for are copies of the file.
+    #[derive(Debug, Default)]
+    struct Copies {
+        made: Vec<bool>,
+        /// Pages have been given back: whoever does so has no use for copies of them.
+        refused: bool,
+    }
+
+    impl FileRegion {
+        /// Maps the first `length` bytes of `file`, with huge pages where the file system has them.
+        pub(super) fn map(file: &File, length: usize) -> io::Result<Self> {
+            let region = Region::reserve(length)?;
+            region.place(libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd())?;
+            region.advise_huge_pages();
+            Ok(Self { region, file: file.try_clone()?, copies: Mutex::default() })
+        }
+
+        /// Drops the pages within `range`; copies are kept.
+        pub(super) fn release(&self, range: Range<usize>) {
+            let Some(start) = range.start.checked_next_multiple_of(page_size()) else { return };
+            let end = range.end.min(self.region.length) / page_size() * page_size();
+            let Ok(mut copies) = self.copies.lock() else { return };
+            copies.refused = true;
+            let mut at = start;
+            while at < end {
+                let next = end.min((at / HUGE_PAGE + 1) * HUGE_PAGE);
+                if !copies.made.get(at / HUGE_PAGE).is_some_and(|made| *made) {
+                    self.drop_pages(at..next);
+                }
+                at = next;
+            }
+        }
+
+        /// Drops whole pages that are the file's.
+        fn drop_pages(&self, range: Range<usize>) {
+            // SAFETY: the range is of whole pages within the region. They are the file's, mapped shared and read-only, so that a
+            // page dropped is the file's when it is next touched: no byte changes under those who borrow it.
+            let result = unsafe {
+                libc::madvise(self.region.start.as_ptr().add(range.start).cast(), range.len(), libc::MADV_DONTNEED)
+            };
+            if result != 0 {
+                tracing::debug!(error = %io::Error::last_os_error(), "pages are kept");
+            }
+        }
+
+        /// Puts what `make` makes of the file in the place of huge page `unit`, unless pages have been given back.
+        ///
+        /// `make` is told where the page is in memory and in the file, and returns whether it replaced it by one with the same bytes.
+        pub(crate) fn replace(&self, unit: usize, make: impl FnOnce(*mut u8, &File, u64) -> bool) -> bool {
+            let Ok(mut copies) = self.copies.lock() else { return false };
+            let (at, units) = (unit * HUGE_PAGE, self.units());
+            if copies.refused || unit >= units {
+                return false;
+            }
+            copies.made.resize(units, false);
+            // SAFETY: the page lies within the region.
+            let place = unsafe { self.region.start.as_ptr().add(at) };
+            copies.made[unit] |= make(place, &self.file, at as u64);
+            copies.made[unit]
+        }
+
+        /// Returns where huge page `unit` of [`units`](Self::units) begins.
+        pub(crate) fn page(&self, unit: usize) -> *const u8 {
+            self.region.as_ref()[unit * HUGE_PAGE..].as_ptr()
+        }
+
+        /// Returns how many whole huge pages there are.
+        pub(crate) fn units(&self) -> usize {
+            self.region.length / HUGE_PAGE
         }
     }
 
@@ -285,9 +353,33 @@ mod linux {
 
     impl Region {
         /// The contents of an anonymous region.
-        pub(super) fn as_mut(&mut self) -> &mut [u8] {
+        pub(crate) fn as_mut(&mut self) -> &mut [u8] {
             // SAFETY: called on anonymous regions only, which are mapped writable; `&mut self` excludes other access.
             unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.length) }
+        }
+    }
+
+    impl Region {
+        /// Moves an anonymous region of whole huge pages, read-only from then on, to where something else is mapped; returns whether it
+        /// did.
+        ///
+        /// # Safety
+        /// As many bytes at `at`, a multiple of [`HUGE_PAGE`], are a mapping that the caller may replace. Those who borrow it see no change
+        /// if the bytes are the same: the kernel replaces it under the lock that page faults wait for.
+        pub(crate) unsafe fn move_to(self, at: *mut u8) -> bool {
+            let from = self.start.as_ptr().cast();
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+            // SAFETY: the memory is this region's own and not borrowed; what is replaced is the caller's promise.
+            let moved = unsafe {
+                libc::mprotect(from, self.length, libc::PROT_READ) == 0
+                    && libc::mremap(from, self.length, self.length, flags, at.cast::<libc::c_void>())
+                        != libc::MAP_FAILED
+            };
+            if moved {
+                // Nothing is left to unmap here; another thread may have mapped something there by now.
+                std::mem::forget(self);
+            }
+            moved
         }
     }
 

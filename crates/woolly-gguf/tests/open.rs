@@ -33,16 +33,25 @@ fn every_setting_gives_the_same_model() {
     for use_mmap in [true, false] {
         for aligned in [true, false] {
             for prefetch in [None, Some(0), Some(1), Some(usize::MAX)] {
-                let builder = GGUFLoader::builder().use_mmap(use_mmap).page_aligned(aligned);
-                let builder = prefetch.map_or(builder.clone(), |mb| builder.prefetch_size_mb(mb));
-                let contradicts = !use_mmap && prefetch.is_some_and(|mb| mb > 0);
-                match builder.build(&path) {
-                    Err(Error::Config { field: "prefetch_size_mb", .. }) => assert!(contradicts, "{builder:?}"),
-                    Err(other) => panic!("{builder:?}: {other}"),
-                    Ok(loader) => {
-                        assert!(!contradicts, "{builder:?}");
-                        assert_eq!(loader.path(), Some(path.as_path()));
-                        assert_same(&loader, &expected);
+                for copy in [None, Some(false), Some(true)] {
+                    let builder = GGUFLoader::builder().use_mmap(use_mmap).page_aligned(aligned);
+                    let builder = prefetch.map_or(builder.clone(), |mb| builder.prefetch_size_mb(mb));
+                    let builder = copy.map_or(builder.clone(), |copy| builder.copy_small_pages(copy));
+                    let prefetches = prefetch.is_some_and(|mb| mb > 0);
+                    let copies_nothing = copy == Some(true) && !(use_mmap && aligned && prefetch != Some(0));
+                    let contradiction = if copies_nothing {
+                        Some("copy_small_pages")
+                    } else {
+                        (!use_mmap && prefetches).then_some("prefetch_size_mb")
+                    };
+                    match builder.build(&path) {
+                        Err(Error::Config { field, .. }) => assert_eq!(contradiction, Some(field), "{builder:?}"),
+                        Err(other) => panic!("{builder:?}: {other}"),
+                        Ok(loader) => {
+                            assert_eq!(contradiction, None, "{builder:?}");
+                            assert_eq!(loader.path(), Some(path.as_path()));
+                            assert_same(&loader, &expected);
+                        }
                     }
                 }
             }
