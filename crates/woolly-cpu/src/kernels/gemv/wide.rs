@@ -137,12 +137,21 @@ fn four_rows<const BYTES: usize, const AT: usize, const C: usize>(
     rows: [&[[u8; BYTES]]; 4],
     x: [&[Wide]; C],
 ) -> [[f32; 4]; C] {
+    // Written out here and below: closures handed to `map` would be called for each block.
     let count = rows[0].len();
-    let (rows, x) = (rows.map(|row| &row[..count]), x.map(|x| &x[..count]));
+    let rows = [rows[0], &rows[1][..count], &rows[2][..count], &rows[3][..count]];
+    let mut columns = x;
+    for (columns, x) in columns.iter_mut().zip(x) {
+        *columns = &x[..count];
+    }
     let mut sums = [[_mm512_setzero_ps(); 4]; C];
     let mut minimums = [_mm512_setzero_ps(); C];
     for i in 0..count {
-        let (blocks, x) = (rows.map(|row| &row[i]), x.map(|x| &x[i]));
+        let blocks = [&rows[0][i], &rows[1][i], &rows[2][i], &rows[3][i]];
+        let mut x = [&columns[0][i]; C];
+        for (x, column) in x.iter_mut().zip(columns) {
+            *x = &column[i];
+        }
         let scales = headers(blocks, x, &mut minimums);
         row::<BYTES, AT, 0, C>(simd, blocks[0], &scales, x, &mut sums);
         row::<BYTES, AT, 1, C>(simd, blocks[1], &scales, x, &mut sums);
@@ -173,7 +182,8 @@ fn headers<const BYTES: usize, const C: usize>(
     x: [&Wide; C],
     minimums: &mut [__m512; C],
 ) -> [Scales; C] {
-    let header = lanes(blocks.map(|block| block[..16].as_array().expect("16 bytes")));
+    let [a, b, c, d] = blocks;
+    let header = lanes([start(a), start(b), start(c), start(d)]);
     // Six bits each; of the last four, the low four bits share a byte and the high two lie above the first four.
     let low = _mm512_srlv_epi32(_mm512_shuffle_epi32::<0b11_10_11_01>(header), _mm512_set4_epi32(4, 0, 0, 0));
     let high = _mm512_srli_epi32::<2>(_mm512_shuffle_epi32::<0b10_00_01_00>(header));
@@ -308,6 +318,12 @@ fn twice(from: &[u8]) -> __m512i {
 fn sixteen(from: &[u8; 16]) -> __m128i {
     // SAFETY: 16 bytes are readable.
     unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+}
+
+/// The first 16 bytes.
+#[inline]
+fn start<const BYTES: usize>(block: &[u8; BYTES]) -> &[u8; 16] {
+    block.first_chunk().expect("16 bytes")
 }
 
 /// Four times 16 bytes, one a lane.
