@@ -23,6 +23,9 @@ const DELAY: Duration = Duration::from_millis(500);
 /// One part in so many of the memory available is taken for copies at most.
 const SHARE: usize = 4;
 
+/// Copies at most: each takes up to two of the 65,530 mappings that a process may have.
+const MOST: usize = 16 << 10;
+
 /// Copies what lies in small pages of the mappings, as far as memory goes; ends with the mappings.
 pub(crate) fn copy(mappings: &[Weak<Mapping>]) {
     let worth = |mapping: &Weak<Mapping>| matches!(mapping.upgrade().as_deref(), Some(Mapping::Huge(region)) if region.units() > 0);
@@ -37,7 +40,7 @@ pub(crate) fn copy(mappings: &[Weak<Mapping>]) {
         }
     }
     let Some(pages) = PageMap::open() else { return };
-    let mut left = available() / SHARE / HUGE_PAGE;
+    let mut left = MOST.min(available() / SHARE / HUGE_PAGE);
     let made: usize = mappings.iter().map(|mapping| copy_mapping(mapping, &pages, &mut left)).sum();
     tracing::debug!(mebibytes = made * (HUGE_PAGE >> 20), "copied to huge pages");
 }
@@ -214,5 +217,20 @@ mod tests {
         file.set_len(4096).expect("shortened");
         assert_eq!(copy_mapping(&Arc::downgrade(&mapping), &pages, &mut 9), 0);
         assert_eq!(pages.is_huge(at), Some(false));
+    }
+
+    #[test]
+    fn a_page_lost_in_moving_is_mapped_again() {
+        let bytes: Vec<u8> = (0..2 * HUGE_PAGE).map(|i| (i % 251) as u8).collect();
+        let file = in_small_pages(&bytes);
+        let mapping = map_file(&file, bytes.len(), true).expect("mapped");
+        let Mapping::Huge(region) = &mapping else { panic!("a mapping at a multiple of 2 MiB") };
+        let lose = |at: *mut u8, _: &File, _: u64| {
+            // SAFETY: nobody reads these bytes before `replace` has mapped them again.
+            unsafe { libc::munmap(at.cast(), HUGE_PAGE) };
+            false
+        };
+        assert!(!region.replace(1, lose));
+        assert!(mapping.as_ref() == bytes);
     }
 }

@@ -208,7 +208,7 @@ impl LoaderBuilder {
     }
 
     /// Chooses whether what the system's cache of the file holds in small pages is copied to huge ones, in the background, half a second
-    /// after all of it is populated, and as far as a quarter of the memory available goes. The copies are in place of the mapping,
+    /// after all of it is populated, as far as a quarter of the memory available goes and 32 GiB at most. The copies are in place of the mapping,
     /// and belong to this process alone.
     ///
     /// By default that is done on processors of AMD, on which it was measured to make reading weights up to a fifth faster. Only

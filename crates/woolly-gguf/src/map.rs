@@ -328,8 +328,25 @@ pub(crate) mod linux {
             copies.made.resize(units, false);
             // SAFETY: the page lies within the region.
             let place = unsafe { self.region.start.as_ptr().add(at) };
-            copies.made[unit] |= make(place, &self.file, at as u64);
+            if make(place, &self.file, at as u64) {
+                copies.made[unit] = true;
+            } else if !copies.made[unit] {
+                self.restore(at);
+            }
             copies.made[unit]
+        }
+
+        /// Maps a huge page of the file anew: when moving another there failed for want of memory, the system may have unmapped it.
+        fn restore(&self, at: usize) {
+            let (fd, flags) = (self.file.as_raw_fd(), libc::MAP_SHARED | libc::MAP_FIXED);
+            // SAFETY: the page is the region's own, and what is mapped there, if anything, are the same bytes of the file.
+            let placed = unsafe {
+                let place = self.region.start.as_ptr().add(at).cast();
+                libc::mmap(place, HUGE_PAGE, libc::PROT_READ, flags, fd, at as libc::off_t)
+            };
+            if placed == libc::MAP_FAILED {
+                tracing::warn!(error = %io::Error::last_os_error(), at, "a part of the file may have become unmapped");
+            }
         }
 
         /// Returns where huge page `unit` of [`units`](Self::units) begins.
