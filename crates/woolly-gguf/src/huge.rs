@@ -197,7 +197,9 @@ mod tests {
             reader.join().expect("the same bytes");
             made
         });
-        // A system without a free huge page makes no copies.
+        if made == 0 && before < whole.len() / HUGE_PAGE {
+            eprintln!("skipped in part: {name}: the system has no huge page to spare, so that nothing was copied");
+        }
         assert_eq!(huge(), before + made);
         assert!(whole == bytes);
         // Giving pages back leaves copies alone, and ends copying.

@@ -1,7 +1,11 @@
 //! How activations are rounded to eight bits, which every kernel has to do alike: a sequence must not change with its company.
 //!
-//! Each 32 of them share a scale, a 127th of the largest. For weights in blocks of 256 that scale is rounded up to a whole
-//! multiple, at most 127, of a unit that the block shares, so that kernels can scale sums as integers.
+//! Each 32 of them share a scale, a 127th of the largest. For weights in blocks of 256, and for those that are unpacked to
+//! memory first, that scale is rounded up to a whole multiple, at most 127, of a unit that 256 share, so that kernels can scale
+//! sums as integers.
+//!
+//! Two exceptions: weights that are rescaled for many rows share scales over 128 columns. And where one input is multiplied with
+//! weights of both kinds, panels of several rows have multiples for all of them, while one row has its own scales for each.
 
 use woolly_quant::TensorType;
 
