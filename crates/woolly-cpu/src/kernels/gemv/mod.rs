@@ -79,7 +79,7 @@ pub struct Input {
     #[cfg(target_arch = "x86_64")]
     words: Slot<words::Words>,
     #[cfg(target_arch = "x86_64")]
-    wide: Slot<wide::Wide>,
+    wide: wide::Slots,
     m: usize,
     k: usize,
 }
@@ -96,7 +96,7 @@ impl Input {
             #[cfg(target_arch = "x86_64")]
             words: Slot::new(order, max_columns, max_k),
             #[cfg(target_arch = "x86_64")]
-            wide: Slot::new(order, max_columns, max_k),
+            wide: wide::Slots::new(max_columns, max_k),
             m: 0,
             k: 0,
         }
@@ -138,7 +138,7 @@ impl Input {
             #[cfg(target_arch = "x86_64")]
             Path::Words => self.words.prepare(level, x, k),
             #[cfg(target_arch = "x86_64")]
-            Path::Wide => self.wide.prepare(level, x, k),
+            Path::Wide(ty) => wide::prepare(&mut self.wide, ty, level, x, k),
         }
     }
 }
@@ -188,7 +188,7 @@ fn gemv_path(
         #[cfg(target_arch = "x86_64")]
         Path::Words => words::Gemv { w, row_bytes, range, x, out, out_stride }.run(level),
         #[cfg(target_arch = "x86_64")]
-        Path::Wide => words::Gemv { w, row_bytes, range, x, out, out_stride }.run_wide(),
+        Path::Wide(_) => words::Gemv { w, row_bytes, range, x, out, out_stride }.run_wide(),
     }
 }
 
@@ -208,7 +208,7 @@ enum Path {
     Words,
     /// The same on 512-bit vectors.
     #[cfg(target_arch = "x86_64")]
-    Wide,
+    Wide(TensorType),
 }
 
 fn path(level: Level, w: &Rows<'_>) -> Path {
@@ -220,7 +220,7 @@ fn path(level: Level, w: &Rows<'_>) -> Path {
         #[cfg(target_arch = "x86_64")]
         ty if words::has(level, ty) => Path::Words,
         #[cfg(target_arch = "x86_64")]
-        ty if wide::has(level, ty) => Path::Wide,
+        ty if wide::has(level, ty) => Path::Wide(ty),
         ty => Path::Int8(ty),
     }
 }

@@ -120,7 +120,7 @@ fn rounded(path: Path, x: &[f32], k: usize) -> Vec<f32> {
     match path {
         Path::Int8(ty) => test_data::rounded(ty, x, k),
         #[cfg(target_arch = "x86_64")]
-        Path::Words | Path::Wide => test_data::rounded_in_multiples(x, k),
+        Path::Words | Path::Wide(_) => test_data::rounded_in_multiples(x, k),
         _ => x.to_vec(),
     }
 }
@@ -131,7 +131,7 @@ fn quantised_paths(level: Level, ty: TensorType) -> Vec<Path> {
     #[cfg(target_arch = "x86_64")]
     let more = match ty {
         ty if words::has(level, ty) => Some(Path::Words),
-        ty if wide::has(level, ty) => Some(Path::Wide),
+        ty if wide::has(level, ty) => Some(Path::Wide(ty)),
         _ => None,
     };
     #[cfg(not(target_arch = "x86_64"))]

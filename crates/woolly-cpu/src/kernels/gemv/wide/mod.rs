@@ -1,0 +1,197 @@
+//! Types in blocks of 256 on 512-bit vectors, four rows through each step together.
+//!
+//! So the headers of four rows share vectors, a 128-bit lane each, and most scaling is done on integers: sums of four products
+//! become words, of which one instruction scales and adds two, with scales of activations that are integers, too (see
+//! [`crate::kernels::rounding`]). Counted for 256 weights of Q4_K: 19 vector instructions and a quarter of 24, where a
+//! conversion and a multiplication for each sum of four took about 44.
+
+mod activations;
+mod formats;
+
+use std::arch::x86_64::*;
+use std::array;
+
+use woolly_quant::TensorType;
+
+use super::driver;
+use super::input::Slot;
+use super::words::Gemv;
+use crate::isa::{Avx512, Level};
+pub(super) use activations::Slots;
+use activations::Wide;
+
+/// Whether there is a kernel here that is to be used for `ty` at `level`.
+pub(super) fn has(level: Level, ty: TensorType) -> bool {
+    use TensorType::*;
+    level.min(Level::best()) >= Level::Avx512 && matches!(ty, Q2_K | Q3_K | Q4_K | Q5_K | Q6_K | IQ4_XS)
+}
+
+/// Runs `$body` with `$format` naming the [`Format`] of a type that [`has`] a kernel.
+macro_rules! with_format {
+    ($ty:expr, $format:ident => $body:expr) => {
+        match $ty {
+            TensorType::Q2_K => {
+                type $format = formats::Q2K;
+                $body
+            }
+            TensorType::Q3_K => {
+                type $format = formats::Q3K;
+                $body
+            }
+            TensorType::Q4_K => {
+                type $format = formats::Q4K;
+                $body
+            }
+            TensorType::Q5_K => {
+                type $format = formats::Q5K;
+                $body
+            }
+            TensorType::Q6_K => {
+                type $format = formats::Q6K;
+                $body
+            }
+            TensorType::IQ4_XS => {
+                type $format = formats::Iq4Xs;
+                $body
+            }
+            other => unreachable!("{other} has no kernel here: `has` said so"),
+        }
+    };
+}
+
+/// How to multiply blocks of 256 weights of one type.
+///
+/// The functions that are `unsafe` have vector instructions: a caller has those of [`Avx512`].
+trait Format {
+    /// Bytes of a block.
+    type Block: AsRef<[u8]>;
+    /// Scales of a block of each of the four rows for one input vector.
+    type Scales: Copy;
+
+    /// Splits a row into its blocks.
+    fn blocks(row: &[u8]) -> &[Self::Block];
+    /// Where the activations in the order of these weights are.
+    fn slot(slots: &Slots) -> &Slot<Wide>;
+    /// Where they get prepared.
+    fn slot_mut(slots: &mut Slots) -> &mut Slot<Wide>;
+    /// Unpacks the scales of four rows; takes what offsets and minimums add off `less`, in which each row has a lane.
+    unsafe fn scales<const C: usize>(
+        blocks: [&Self::Block; 4],
+        x: [&Wide; C],
+        less: &mut [__m512; C],
+    ) -> [Self::Scales; C];
+    /// Unpacks the weights of one row to bytes without a sign, in the order of the activations.
+    unsafe fn weights(block: &Self::Block) -> [__m512i; 4];
+    /// Adds the products of row `R` of the four.
+    unsafe fn add<const R: usize>(weights: [__m512i; 4], scales: Self::Scales, x: &Wide, sum: __m512) -> __m512;
+}
+
+/// Prepares vectors of `k` elements for weights of type `ty`.
+pub(super) fn prepare(slots: &mut Slots, ty: TensorType, level: Level, x: &[f32], k: usize) {
+    with_format!(ty, F => F::slot_mut(slots).prepare(level, x, k));
+}
+
+impl Gemv<'_> {
+    /// Computes at the level that this file is for.
+    pub(super) fn run_wide(self) {
+        with_format!(self.w.ty, F => self.of_format::<F>());
+    }
+
+    fn of_format<F: Format>(self) {
+        let simd = Avx512::new().expect("`has` asked the processor");
+        // Fewer columns than a kernel has repeat the last one: a few wasted products instead of more kernels to compile.
+        match self.x.m {
+            0 => {}
+            1 => self.each_four::<F, 1>(simd),
+            _ => self.each_four::<F, 2>(simd),
+        }
+    }
+
+    /// Computes four rows far apart at a time, which the processor's prefetchers can follow each.
+    fn each_four<F: Format, const C: usize>(&self, simd: Avx512) {
+        let apart = self.range.len().div_ceil(4);
+        for i in 0..apart {
+            let rows: [usize; 4] = array::from_fn(|r| (self.range.start + r * apart + i).min(self.range.end - 1));
+            let blocks = rows.map(|row| F::blocks(&self.w.bytes[row * self.row_bytes..][..self.row_bytes]));
+            for first in (0..self.x.m).step_by(C) {
+                let columns: [usize; C] = array::from_fn(|c| (first + c).min(self.x.m - 1));
+                // SAFETY: `simd` proves the features.
+                let sums = unsafe { four_rows::<F, C>(simd, blocks, columns.map(|c| F::slot(&self.x.wide).column(c))) };
+                for (column, sums) in columns.iter().zip(sums) {
+                    rows.iter().zip(sums).for_each(|(row, sum)| self.out.set(column * self.out_stride + row, sum));
+                }
+            }
+        }
+    }
+}
+
+/// Products of four rows with `C` input vectors.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn four_rows<F: Format, const C: usize>(simd: Avx512, rows: [&[F::Block]; 4], x: [&[Wide]; C]) -> [[f32; 4]; C] {
+    // Written out here and below: closures handed to `map` would be called for each block.
+    let count = rows[0].len();
+    let rows = [rows[0], &rows[1][..count], &rows[2][..count], &rows[3][..count]];
+    let mut columns = x;
+    for (columns, x) in columns.iter_mut().zip(x) {
+        *columns = &x[..count];
+    }
+    let mut sums = [[_mm512_setzero_ps(); 4]; C];
+    let mut less = [_mm512_setzero_ps(); C];
+    for i in 0..count {
+        let blocks = [&rows[0][i], &rows[1][i], &rows[2][i], &rows[3][i]];
+        let mut x = [&columns[0][i]; C];
+        for (x, column) in x.iter_mut().zip(columns) {
+            *x = &column[i];
+        }
+        // SAFETY: this function has the features.
+        let scales = unsafe { F::scales(blocks, x, &mut less) };
+        row::<F, 0, C>(simd, blocks[0], &scales, x, &mut sums);
+        row::<F, 1, C>(simd, blocks[1], &scales, x, &mut sums);
+        row::<F, 2, C>(simd, blocks[2], &scales, x, &mut sums);
+        row::<F, 3, C>(simd, blocks[3], &scales, x, &mut sums);
+    }
+    let mut totals = [[0.0; 4]; C];
+    for c in 0..C {
+        totals[c] = four_totals(sums[c], less[c]);
+    }
+    totals
+}
+
+/// Adds the products of row `R` of the four.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn row<F: Format, const R: usize, const C: usize>(
+    simd: Avx512,
+    block: &F::Block,
+    scales: &[F::Scales; C],
+    x: [&Wide; C],
+    sums: &mut [[__m512; 4]; C],
+) {
+    driver::prefetch(simd, block);
+    // SAFETY: this function has the features.
+    let weights = unsafe { F::weights(block) };
+    for c in 0..C {
+        // SAFETY: as above.
+        sums[c][R] = unsafe { F::add::<R>(weights, scales[c], x[c], sums[c][R]) };
+    }
+}
+
+/// The sums of four vectors, and of the lane of `less` that belongs to each.
+#[inline]
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+fn four_totals(sums: [__m512; 4], less: __m512) -> [f32; 4] {
+    let [a, b, c, d] = sums;
+    let first = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    let second = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    let (first, second) = (_mm512_castps_pd(first), _mm512_castps_pd(second));
+    let low = _mm512_castpd_ps(_mm512_unpacklo_pd(first, second));
+    let high = _mm512_castpd_ps(_mm512_unpackhi_pd(first, second));
+    let transposed = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    let lanes = _mm512_add_ps(_mm512_add_ps(low, high), _mm512_permutexvar_ps(transposed, less));
+    let halves = _mm256_add_ps(_mm512_castps512_ps256(lanes), _mm512_extractf32x8_ps::<1>(lanes));
+    let quarters = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps::<1>(halves));
+    let mut totals = [0.0; 4];
+    // SAFETY: four floats are writable.
+    unsafe { _mm_storeu_ps(totals.as_mut_ptr(), quarters) };
+    totals
+}
