@@ -365,15 +365,15 @@ impl Unpack for Iq3S {
 }
 
 /// What the bytes of [`TERNARY`] are too large by: enough that a shift borrows nothing from the byte above.
-const TERNARY_OFFSET: u8 = 16;
+pub(crate) const TERNARY_OFFSET: u8 = 16;
 /// Eight times the values of the IQ1 codewords, plus 16: a shift of an eighth is 1 then.
-static TERNARY: [u64; 2048] = {
-    let mut table = [0; 2048];
+pub(crate) static TERNARY: [[i8; 8]; 2048] = {
+    let mut table = [[0; 8]; 2048];
     let mut i = 0;
     while i < 2048 {
         let mut k = 0;
         while k < 8 {
-            table[i] |= ((TERNARY_OFFSET as i32 + 8 * grids::IQ1[i][k] as i32) as u64) << (8 * k);
+            table[i][k] = TERNARY_OFFSET.cast_signed() + 8 * grids::IQ1[i][k];
             k += 1;
         }
         i += 1;
@@ -384,7 +384,8 @@ static TERNARY: [u64; 2048] = {
 /// A codeword plus `shift` in every byte.
 #[inline(always)]
 fn shifted(index: usize, shift: u64) -> [i8; 8] {
-    TERNARY[index & 2047].wrapping_add(shift).to_le_bytes().map(u8::cast_signed)
+    let codeword = u64::from_le_bytes(TERNARY[index & 2047].map(i8::cast_unsigned));
+    codeword.wrapping_add(shift).to_le_bytes().map(u8::cast_signed)
 }
 
 impl Unpack for Iq1S {

@@ -220,7 +220,7 @@ fn path(level: Level, w: &Rows<'_>) -> Path {
         #[cfg(target_arch = "x86_64")]
         ty if words::has(level, ty) => Path::Words,
         #[cfg(target_arch = "x86_64")]
-        ty if wide::has(level, ty) => Path::Wide(ty),
+        ty if wide::has(level, ty) && wide::pays(ty) => Path::Wide(ty),
         ty => Path::Int8(ty),
     }
 }

@@ -1,29 +1,27 @@
-//! The types: how their scales and weights are unpacked.
+//! Types that vector instructions unpack: bit fields, nibbles that stand for the values of a table, ternary digits.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::input::Slot;
 use super::super::nibbles::NON_LINEAR;
 use super::Format;
 use super::activations::{Slots, Wide};
+use super::scales::{Floats, InWords, Integers, NATURAL8, NATURAL16, Places, Places8, Spread, add_integers, dots};
+use super::scales::{eight, sixteen, spread_eight, take_off8, take_off16};
+use super::vectors::{at, broadcast8, lane_halves, lanes, load, load16, twice, words, words_of_bytes};
+use super::{in_words, layout};
 
-/// Implements [`Format::Block`], [`Format::blocks`], [`Format::slot`] and [`Format::slot_mut`].
-macro_rules! layout {
-    ($bytes:literal, $slot:ident) => {
-        type Block = [u8; $bytes];
+/// Implements [`Format::add`] of weights without a sign for scales that are the same for all rows.
+macro_rules! spread_already {
+    () => {
+        type Scales = Spread;
+        type Weights = [__m512i; 4];
 
-        #[inline(always)]
-        fn blocks(row: &[u8]) -> &[Self::Block] {
-            row.as_chunks().0
-        }
-
-        #[inline(always)]
-        fn slot(slots: &Slots) -> &Slot<Wide> {
-            &slots.$slot
-        }
-
-        fn slot_mut(slots: &mut Slots) -> &mut Slot<Wide> {
-            &mut slots.$slot
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        unsafe fn add<const R: usize>(weights: [__m512i; 4], scales: Spread, x: &Wide, sum: __m512) -> __m512 {
+            scales.add::<R>(dots(weights, x), sum)
         }
     };
 }
@@ -45,10 +43,14 @@ pub(super) struct Q3K;
 pub(super) struct Q6K;
 /// Values of a table, with signed scales of six bits for each 32 weights.
 pub(super) struct Iq4Xs;
+/// Ternary digits plus 1, four in a byte, with one scale.
+pub(super) struct Tq20;
+/// Ternary digits plus 1, five in a byte, with one scale.
+pub(super) struct Tq10;
 
 impl Format for Q4K {
     layout!(144, nibbles);
-    type Scales = Integers;
+    in_words!();
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -61,17 +63,11 @@ impl Format for Q4K {
     unsafe fn weights(block: &[u8; 144]) -> [__m512i; 4] {
         nibbles(&block[16..])
     }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn add<const R: usize>(weights: [__m512i; 4], scales: Integers, x: &Wide, sum: __m512) -> __m512 {
-        add_integers::<Self, R>(weights, scales, x, sum)
-    }
 }
 
 impl Format for Q5K {
     layout!(176, nibbles);
-    type Scales = Integers;
+    in_words!();
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -92,17 +88,11 @@ impl Format for Q5K {
             with_bits(d, moved::<31, 29>(flags), 16),
         ]
     }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn add<const R: usize>(weights: [__m512i; 4], scales: Integers, x: &Wide, sum: __m512) -> __m512 {
-        add_integers::<Self, R>(weights, scales, x, sum)
-    }
 }
 
 impl Format for Q2K {
     layout!(84, pairs);
-    type Scales = Integers;
+    in_words!();
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -113,25 +103,26 @@ impl Format for Q2K {
         let nibble = _mm512_set1_epi8(15);
         let own = _mm512_and_si512(packed, nibble);
         let minimums = _mm512_and_si512(_mm512_srli_epi16::<4>(packed), nibble);
-        sixteen(own, lane_halves::<6>(ends), minimums, lane_halves::<7>(ends), x, less)
+        take_off16(words_of_bytes(minimums), lane_halves::<7>(ends), x, less);
+        let mut scales = sixteen(words_of_bytes(own), lane_halves::<6>(ends), x);
+        // Bit pairs stay where `in_place` leaves them.
+        let shifts = words(&const { sixteenths(16) });
+        for scales in &mut scales {
+            *scales = scales.shifted(shifts);
+        }
+        scales
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn weights(block: &[u8; 84]) -> [__m512i; 4] {
-        two_bits(&block[16..])
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn add<const R: usize>(weights: [__m512i; 4], scales: Integers, x: &Wide, sum: __m512) -> __m512 {
-        add_integers::<Self, R>(weights, scales, x, sum)
+        in_place(&block[16..])
     }
 }
 
 impl Format for Q3K {
     layout!(110, pairs);
-    type Scales = Integers;
+    in_words!();
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -147,7 +138,8 @@ impl Format for Q3K {
         let own = _mm512_sub_epi8(own, _mm512_set1_epi8(32));
         let d = lane_halves::<7>(header);
         // With the third bit as 4, weights are 4 too large.
-        sixteen(own, d, own, _mm512_mul_ps(d, _mm512_set1_ps(4.0)), x, less)
+        take_off16(words_of_bytes(own), _mm512_mul_ps(d, _mm512_set1_ps(4.0)), x, less);
+        sixteen(words_of_bytes(own), d, x)
     }
 
     #[inline]
@@ -162,17 +154,11 @@ impl Format for Q3K {
             with_bits(d, moved::<31, 27>(flags), 4),
         ]
     }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn add<const R: usize>(weights: [__m512i; 4], scales: Integers, x: &Wide, sum: __m512) -> __m512 {
-        add_integers::<Self, R>(weights, scales, x, sum)
-    }
 }
 
 impl Format for Q6K {
     layout!(210, natural);
-    type Scales = Integers;
+    in_words!();
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -180,7 +166,8 @@ impl Format for Q6K {
         let [a, b, c, d] = b;
         let own = lanes([at(a, 192), at(b, 192), at(c, 192), at(d, 192)]);
         let d = lane_halves::<7>(lanes([at(a, 194), at(b, 194), at(c, 194), at(d, 194)]));
-        sixteen(own, d, own, _mm512_mul_ps(d, _mm512_set1_ps(32.0)), x, less)
+        take_off16(words_of_bytes(own), _mm512_mul_ps(d, _mm512_set1_ps(32.0)), x, less);
+        sixteen(words_of_bytes(own), d, x)
     }
 
     #[inline]
@@ -195,17 +182,12 @@ impl Format for Q6K {
             with_bits(d, moved::<0, 30>(second), 0x30),
         ]
     }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    unsafe fn add<const R: usize>(weights: [__m512i; 4], scales: Integers, x: &Wide, sum: __m512) -> __m512 {
-        add_integers::<Self, R>(weights, scales, x, sum)
-    }
 }
 
 impl Format for Iq4Xs {
     layout!(136, sixteens);
     type Scales = Floats;
+    type Weights = [__m512i; 4];
 
     #[inline]
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -221,6 +203,8 @@ impl Format for Iq4Xs {
         let own = _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi16(15)), _mm512_slli_epi16::<4>(high));
         let own = _mm512_sub_epi16(own, _mm512_set1_epi16(32));
         let d = lane_halves::<0>(header);
+        // Bytes have no sign: values are 128 too large.
+        take_off8(own, _mm512_mul_ps(d, _mm512_set1_ps(128.0)), x, less);
         let mut all = [Floats([d; 2]); C];
         for c in 0..C {
             let own = _mm512_mullo_epi16(own, broadcast8(&x[c].scale32));
@@ -231,9 +215,6 @@ impl Format for Iq4Xs {
                 _mm512_mul_ps(_mm512_cvtepi32_ps(first), whole),
                 _mm512_mul_ps(_mm512_cvtepi32_ps(second), whole),
             ]);
-            // Bytes have no sign: values are 128 too large.
-            let offsets = _mm512_cvtepi32_ps(_mm512_madd_epi16(own, broadcast8(&x[c].sum32)));
-            less[c] = _mm512_fnmadd_ps(offsets, _mm512_mul_ps(whole, _mm512_set1_ps(128.0)), less[c]);
         }
         all
     }
@@ -267,109 +248,96 @@ impl Format for Iq4Xs {
     }
 }
 
-/// Types whose scales are applied to words.
-trait InWords: Format<Scales = Integers> {
-    /// Scales of a row.
-    const EACH: usize;
-    /// Which of them belong to the lanes of the four vectors of weights.
-    const PLACES: [[usize; 4]; 4];
+impl Format for Tq20 {
+    layout!(66, pairs);
+    spread_already!();
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn scales<const C: usize>(b: [&[u8; 66]; 4], x: [&Wide; C], less: &mut [__m512; C]) -> [Spread; C] {
+        let [a, b, c, d] = b;
+        let d = lane_halves::<7>(lanes([at(a, 50), at(b, 50), at(c, 50), at(d, 50)]));
+        // Bit pairs stay where `in_place` leaves them.
+        ternary::<Self, C>(
+            _mm512_sllv_epi16(_mm512_set1_epi16(1), words(&const { sixteenths(8) })),
+            d,
+            1.0 / 16.0,
+            x,
+            less,
+        )
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn weights(block: &[u8; 66]) -> [__m512i; 4] {
+        in_place(block)
+    }
+}
+
+impl Format for Tq10 {
+    layout!(54, natural);
+    spread_already!();
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn scales<const C: usize>(b: [&[u8; 54]; 4], x: [&Wide; C], less: &mut [__m512; C]) -> [Spread; C] {
+        let [a, b, c, d] = b;
+        let d = lane_halves::<7>(lanes([at(a, 38), at(b, 38), at(c, 38), at(d, 38)]));
+        ternary::<Self, C>(_mm512_set1_epi16(1), d, 1.0, x, less)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn weights(block: &[u8; 54]) -> [__m512i; 4] {
+        let first = _mm512_castsi512_si256(twice(block));
+        // Sixteen bytes with five digits each, and four with four.
+        let second = _mm256_set_m128i(load4(&block[48..]), load16(at(block, 32)));
+        let (a, b) = (fractions(first), fractions(second));
+        let sixteens = _mm256_permute2x128_si256::<0x20>;
+        let ends = _mm_unpacklo_epi64(
+            _mm_unpacklo_epi32(_mm256_extracti128_si256::<1>(b[0]), _mm256_extracti128_si256::<1>(b[1])),
+            _mm_unpacklo_epi32(_mm256_extracti128_si256::<1>(b[2]), _mm256_extracti128_si256::<1>(b[3])),
+        );
+        [
+            digits(joined(a[0], a[1])),
+            digits(joined(a[2], a[3])),
+            digits(joined(a[4], sixteens(b[0], b[1]))),
+            digits(joined(sixteens(b[2], b[3]), _mm256_set_m128i(ends, _mm256_castsi256_si128(b[4])))),
+        ]
+    }
 }
 
 impl InWords for Q4K {
     const EACH: usize = 8;
-    const PLACES: [[usize; 4]; 4] = [[0, 0, 2, 2], [1, 1, 3, 3], [4, 4, 6, 6], [5, 5, 7, 7]];
+    const PLACES: Places = [[0, 0, 2, 2], [1, 1, 3, 3], [4, 4, 6, 6], [5, 5, 7, 7]];
 }
 
 impl InWords for Q5K {
     const EACH: usize = 8;
-    const PLACES: [[usize; 4]; 4] = Q4K::PLACES;
+    const PLACES: Places = Q4K::PLACES;
 }
 
 impl InWords for Q2K {
     const EACH: usize = 16;
-    const PLACES: [[usize; 4]; 4] = [[0, 1, 8, 9], [2, 3, 10, 11], [4, 5, 12, 13], [6, 7, 14, 15]];
+    const PLACES: Places = [[0, 1, 8, 9], [2, 3, 10, 11], [4, 5, 12, 13], [6, 7, 14, 15]];
 }
 
 impl InWords for Q3K {
     const EACH: usize = 16;
-    const PLACES: [[usize; 4]; 4] = Q2K::PLACES;
+    const PLACES: Places = Q2K::PLACES;
 }
 
 impl InWords for Q6K {
     const EACH: usize = 16;
-    const PLACES: [[usize; 4]; 4] = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]];
+    const PLACES: Places = NATURAL16;
 }
 
-/// Scales of a block of four rows for words.
-#[derive(Clone, Copy)]
-pub(super) struct Integers {
-    /// Integer scales times those of the activations, row after row; where a row has eight, both are the same.
-    own: [__m512i; 2],
-    /// The scale of the row's block times the unit of the activations, in all elements of the row's lane.
-    whole: __m512,
+impl Places8 for Tq20 {
+    const PLACES: Places = [[0, 0, 4, 4], [1, 1, 5, 5], [2, 2, 6, 6], [3, 3, 7, 7]];
 }
 
-/// Adds the products of row `R`: sums of four products become words, of which pairs are scaled and added.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn add_integers<F: InWords, const R: usize>(weights: [__m512i; 4], scales: Integers, x: &Wide, sum: __m512) -> __m512 {
-    let v = x.v.as_chunks().0;
-    let own = scales.own[R * F::EACH / 32];
-    let low = _mm512_packs_epi32(dot(weights[0], &v[0]), dot(weights[1], &v[1]));
-    let high = _mm512_packs_epi32(dot(weights[2], &v[2]), dot(weights[3], &v[3]));
-    let spread_low = words(&const { spread(R * F::EACH % 32, [F::PLACES[0], F::PLACES[1]]) });
-    let spread_high = words(&const { spread(R * F::EACH % 32, [F::PLACES[2], F::PLACES[3]]) });
-    let sums_of_two = _mm512_madd_epi16(low, _mm512_permutexvar_epi16(spread_low, own));
-    let products = _mm512_dpwssd_epi32(sums_of_two, high, _mm512_permutexvar_epi16(spread_high, own));
-    _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), lane::<R>(scales.whole), sum)
-}
-
-/// Where the scales of words packed from two vectors are, of which the row's begin at `first`: in each lane four words of one
-/// vector and four of the other.
-const fn spread(first: usize, places: [[usize; 4]; 2]) -> [u16; 32] {
-    let mut index = [0; 32];
-    let mut i = 0;
-    while i < 32 {
-        index[i] = (first + places[i / 4 % 2][i / 8]) as u16;
-        i += 1;
-    }
-    index
-}
-
-/// Scales of a block of four rows for sums as floats: groups 0 to 3, and 4 to 7, a lane for each row.
-#[derive(Clone, Copy)]
-pub(super) struct Floats([__m512; 2]);
-
-impl Floats {
-    /// Adds the products of row `R`, in which a lane of two vectors belongs to a group.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn add<const R: usize>(self, weights: [__m512i; 4], x: &Wide, sum: __m512) -> __m512 {
-        let v = x.v.as_chunks().0;
-        let r = 4 * R as i32;
-        let spread = _mm512_setr_epi32(
-            r,
-            r,
-            r,
-            r,
-            r + 1,
-            r + 1,
-            r + 1,
-            r + 1,
-            r + 2,
-            r + 2,
-            r + 2,
-            r + 2,
-            r + 3,
-            r + 3,
-            r + 3,
-            r + 3,
-        );
-        let low = _mm512_dpbusd_epi32(dot(weights[0], &v[0]), weights[1], load(&v[1]));
-        let high = _mm512_dpbusd_epi32(dot(weights[2], &v[2]), weights[3], load(&v[3]));
-        let sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(low), _mm512_permutexvar_ps(spread, self.0[0]), sum);
-        _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_permutexvar_ps(spread, self.0[1]), sum)
-    }
+impl Places8 for Tq10 {
+    const PLACES: Places = NATURAL8;
 }
 
 /// Unpacks the headers of Q4_K and Q5_K, and takes the minimums off.
@@ -390,60 +358,8 @@ fn six_bit_scales<const BYTES: usize, const C: usize>(
     let (bytes, zero) = (_mm512_or_si512(low, high), _mm512_setzero_si512());
     let (scales, least) = (_mm512_unpacklo_epi8(bytes, zero), _mm512_unpackhi_epi8(bytes, zero));
     let (d, minimum) = (lane_halves::<0>(header), lane_halves::<1>(header));
-    let mut all = [Integers { own: [scales; 2], whole: d }; C];
-    for c in 0..C {
-        let (scale, unit) = (broadcast8(&x[c].scale32), _mm512_set1_ps(x[c].unit));
-        all[c] = Integers { own: [_mm512_mullo_epi16(scales, scale); 2], whole: _mm512_mul_ps(d, unit) };
-        let offsets = _mm512_madd_epi16(_mm512_mullo_epi16(least, scale), broadcast8(&x[c].sum32));
-        less[c] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(offsets), _mm512_mul_ps(minimum, unit), less[c]);
-    }
-    all
-}
-
-/// Scales of signed bytes, 16 in the lane of each row, that `d` multiplies, and what is taken off: offsets, of which `by`
-/// multiplies each.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn sixteen<const C: usize>(
-    own: __m512i,
-    d: __m512,
-    offsets: __m512i,
-    by: __m512,
-    x: [&Wide; C],
-    less: &mut [__m512; C],
-) -> [Integers; C] {
-    let (own, offsets) = (words_of_bytes(own), words_of_bytes(offsets));
-    let mut all = [Integers { own, whole: d }; C];
-    for c in 0..C {
-        let (scale, unit) = (broadcast16(&x[c].scale), _mm512_set1_ps(x[c].unit));
-        let sum = broadcast16(&x[c].sum);
-        all[c] = Integers {
-            own: [_mm512_mullo_epi16(own[0], scale), _mm512_mullo_epi16(own[1], scale)],
-            whole: _mm512_mul_ps(d, unit),
-        };
-        let first = _mm512_madd_epi16(_mm512_mullo_epi16(offsets[0], scale), sum);
-        let second = _mm512_madd_epi16(_mm512_mullo_epi16(offsets[1], scale), sum);
-        // Two lanes for each row become one.
-        let even = _mm512_shuffle_i32x4::<0b10_00_10_00>(first, second);
-        let odd = _mm512_shuffle_i32x4::<0b11_01_11_01>(first, second);
-        let both = _mm512_cvtepi32_ps(_mm512_add_epi32(even, odd));
-        less[c] = _mm512_fnmadd_ps(both, _mm512_mul_ps(by, unit), less[c]);
-    }
-    all
-}
-
-/// Signed bytes of the first two lanes, and of the others, as words.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq")]
-fn words_of_bytes(bytes: __m512i) -> [__m512i; 2] {
-    let upper = _mm512_extracti64x4_epi64::<1>(bytes);
-    [_mm512_cvtepi8_epi16(_mm512_castsi512_si256(bytes)), _mm512_cvtepi8_epi16(upper)]
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512vnni")]
-fn dot(weights: __m512i, x: &[i8; 64]) -> __m512i {
-    _mm512_dpbusd_epi32(_mm512_setzero_si512(), weights, load(x))
+    take_off8(least, minimum, x, less);
+    eight(scales, d, x)
 }
 
 /// Low and high nibbles of 64 bytes, and those of the 64 after them.
@@ -473,6 +389,33 @@ fn two_bits(from: &[u8]) -> [__m512i; 4] {
     ]
 }
 
+/// The bit pairs of 64 bytes, lowest first, the second as four times and the third and the fourth as 16 times what they are: two
+/// shifts less. What the first two lack of 16 times, the scales have ([`sixteenths`]).
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn in_place(from: &[u8]) -> [__m512i; 4] {
+    let bytes = load(from.first_chunk::<64>().expect("64 bytes"));
+    let (first, second, third) = (_mm512_set1_epi8(3), _mm512_set1_epi8(12), _mm512_set1_epi8(48));
+    [
+        _mm512_and_si512(bytes, first),
+        _mm512_and_si512(bytes, second),
+        _mm512_and_si512(bytes, third),
+        _mm512_and_si512(_mm512_srli_epi16::<2>(bytes), third),
+    ]
+}
+
+/// By how many bits the scales of a row, `each` of them, are moved up for weights [`in_place`].
+const fn sixteenths(each: usize) -> [u16; 32] {
+    let mut shifts = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        // Half of a row's scales belong to each half of the block, a quarter of these to each bit pair.
+        shifts[i] = [4, 2, 0, 0][i % (each / 2) / (each / 8)];
+        i += 1;
+    }
+    shifts
+}
+
 /// Goes round in words of 32 bits, `LOW` bits in the lower half and `HIGH` in the upper one.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -487,92 +430,53 @@ fn with_bits(weights: __m512i, flags: __m512i, mask: i8) -> __m512i {
     _mm512_or_si512(weights, _mm512_and_si512(flags, _mm512_set1_epi8(mask)))
 }
 
-/// 32 bytes in both halves.
+/// One scale for all weights of a row, which are 1 too large; `own` are the places of their bits, and `by` undoes them.
 #[inline]
-#[target_feature(enable = "avx512f")]
-fn twice(from: &[u8]) -> __m512i {
-    let from = &from[..32];
-    // SAFETY: 32 bytes are readable.
-    _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(from.as_ptr().cast()) })
+#[target_feature(enable = "avx512f,avx512bw")]
+fn ternary<F: Places8, const C: usize>(
+    own: __m512i,
+    d: __m512,
+    by: f32,
+    x: [&Wide; C],
+    less: &mut [__m512; C],
+) -> [Spread; C] {
+    take_off8(_mm512_set1_epi16(1), d, x, less);
+    spread_eight::<F, C>(own, _mm512_mul_ps(d, _mm512_set1_ps(by)), x)
 }
 
-/// The 16 bytes at `place`.
-#[inline(always)]
-fn at<const BYTES: usize>(block: &[u8; BYTES], place: usize) -> &[u8; 16] {
-    block[place..].first_chunk().expect("16 bytes")
-}
-
+/// Bytes as fractions in base 3, times the first five powers of 3: the next digit is before the point.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load16(from: &[u8; 16]) -> __m128i {
-    // SAFETY: 16 bytes are readable.
-    unsafe { _mm_loadu_si128(from.as_ptr().cast()) }
+fn fractions(bytes: __m256i) -> [__m256i; 5] {
+    let mut all = [bytes; 5];
+    for k in 1..5 {
+        let mut twice = _mm256_add_epi8(all[k - 1], all[k - 1]);
+        // SAFETY: no instruction at all. Left to itself, the compiler multiplies by powers of 3, which it widens bytes for.
+        unsafe { asm!("/* {0} */", inout(ymm_reg) twice, options(pure, nomem, nostack, preserves_flags)) };
+        all[k] = _mm256_add_epi8(all[k - 1], twice);
+    }
+    all
 }
 
-/// Four times 16 bytes, one a lane.
+/// The first digit of fractions of 256: three quarters of each have it in the upper two bits, once they are made 1 less for
+/// having been rounded up twice.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn digits(fractions: __m512i) -> __m512i {
+    let half = _mm512_avg_epu8(fractions, _mm512_setzero_si512());
+    let parts = _mm512_subs_epu8(_mm512_avg_epu8(fractions, half), _mm512_set1_epi8(1));
+    _mm512_and_si512(_mm512_srli_epi16::<6>(parts), _mm512_set1_epi8(3))
+}
+
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn lanes(from: [&[u8; 16]; 4]) -> __m512i {
-    let low = _mm256_set_m128i(load16(from[1]), load16(from[0]));
-    let high = _mm256_set_m128i(load16(from[3]), load16(from[2]));
+fn joined(low: __m256i, high: __m256i) -> __m512i {
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
-/// The half-precision number at place `AT` of each lane, in all elements of the lane.
+/// Four bytes, then zeros.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn lane_halves<const AT: usize>(from: __m512i) -> __m512 {
-    let index = const {
-        let mut index = [0; 32];
-        let mut i = 0;
-        while i < 16 {
-            index[i] = (8 * (i / 4) + AT) as u16;
-            i += 1;
-        }
-        index
-    };
-    _mm512_cvtph_ps(_mm512_castsi512_si256(_mm512_permutexvar_epi16(words(&index), from)))
-}
-
-/// Lane `R` in all lanes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn lane<const R: usize>(from: __m512) -> __m512 {
-    match R {
-        0 => _mm512_shuffle_f32x4::<0b00_00_00_00>(from, from),
-        1 => _mm512_shuffle_f32x4::<0b01_01_01_01>(from, from),
-        2 => _mm512_shuffle_f32x4::<0b10_10_10_10>(from, from),
-        _ => _mm512_shuffle_f32x4::<0b11_11_11_11>(from, from),
-    }
-}
-
-/// Eight words in all lanes.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn broadcast8(from: &[i16; 8]) -> __m512i {
-    // SAFETY: 16 bytes are readable.
-    _mm512_broadcast_i32x4(unsafe { _mm_loadu_si128(from.as_ptr().cast()) })
-}
-
-/// Sixteen words in both halves.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn broadcast16(from: &[i16; 16]) -> __m512i {
-    // SAFETY: 32 bytes are readable.
-    _mm512_broadcast_i64x4(unsafe { _mm256_loadu_si256(from.as_ptr().cast()) })
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn words(from: &[u16; 32]) -> __m512i {
-    // SAFETY: 64 bytes are readable.
-    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load<T>(from: &[T; 64]) -> __m512i {
-    const { assert!(size_of::<T>() == 1) };
-    // SAFETY: 64 bytes are readable.
-    unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+#[target_feature(enable = "avx2")]
+fn load4(from: &[u8]) -> __m128i {
+    _mm_cvtsi32_si128(i32::from_le_bytes([from[0], from[1], from[2], from[3]]))
 }

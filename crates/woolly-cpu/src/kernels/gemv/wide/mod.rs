@@ -6,7 +6,10 @@
 //! conversion and a multiplication for each sum of four took about 44.
 
 mod activations;
+mod codewords;
 mod formats;
+mod scales;
+mod vectors;
 
 use std::arch::x86_64::*;
 use std::array;
@@ -20,40 +23,38 @@ use crate::isa::{Avx512, Level};
 pub(super) use activations::Slots;
 use activations::Wide;
 
-/// Whether there is a kernel here that is to be used for `ty` at `level`.
+/// Whether there is a kernel here for `ty` at `level`.
 pub(super) fn has(level: Level, ty: TensorType) -> bool {
     use TensorType::*;
-    level.min(Level::best()) >= Level::Avx512 && matches!(ty, Q2_K | Q3_K | Q4_K | Q5_K | Q6_K | IQ4_XS)
+    let own = matches!(ty, Q2_K | Q3_K | Q4_K | Q5_K | Q6_K | IQ4_XS | TQ1_0 | TQ2_0);
+    level.min(Level::best()) >= Level::Avx512 && (own || codewords(ty))
+}
+
+/// Whether the kernel is to be used where there is one.
+///
+/// Codewords inserted into vectors, as here, are what AMD's processors do well; Intel's were faster through memory
+/// (docs/performance.md).
+pub(super) fn pays(ty: TensorType) -> bool {
+    !codewords(ty) || crate::isa::amd()
+}
+
+fn codewords(ty: TensorType) -> bool {
+    use TensorType::*;
+    matches!(ty, IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S)
 }
 
 /// Runs `$body` with `$format` naming the [`Format`] of a type that [`has`] a kernel.
 macro_rules! with_format {
     ($ty:expr, $format:ident => $body:expr) => {
+        with_format!(@list $ty, $format, $body;
+            Q2_K: formats::Q2K, Q3_K: formats::Q3K, Q4_K: formats::Q4K, Q5_K: formats::Q5K, Q6_K: formats::Q6K,
+            IQ4_XS: formats::Iq4Xs, TQ1_0: formats::Tq10, TQ2_0: formats::Tq20,
+            IQ1_S: codewords::Iq1S, IQ1_M: codewords::Iq1M, IQ2_XXS: codewords::Iq2Xxs, IQ2_XS: codewords::Iq2Xs,
+            IQ2_S: codewords::Iq2S, IQ3_XXS: codewords::Iq3Xxs, IQ3_S: codewords::Iq3S)
+    };
+    (@list $ty:expr, $format:ident, $body:expr; $($name:ident: $path:path),+) => {
         match $ty {
-            TensorType::Q2_K => {
-                type $format = formats::Q2K;
-                $body
-            }
-            TensorType::Q3_K => {
-                type $format = formats::Q3K;
-                $body
-            }
-            TensorType::Q4_K => {
-                type $format = formats::Q4K;
-                $body
-            }
-            TensorType::Q5_K => {
-                type $format = formats::Q5K;
-                $body
-            }
-            TensorType::Q6_K => {
-                type $format = formats::Q6K;
-                $body
-            }
-            TensorType::IQ4_XS => {
-                type $format = formats::Iq4Xs;
-                $body
-            }
+            $(TensorType::$name => { type $format = $path; $body })+
             other => unreachable!("{other} has no kernel here: `has` said so"),
         }
     };
@@ -67,6 +68,8 @@ trait Format {
     type Block: AsRef<[u8]>;
     /// Scales of a block of each of the four rows for one input vector.
     type Scales: Copy;
+    /// Weights of a block, unpacked.
+    type Weights: Copy;
 
     /// Splits a row into its blocks.
     fn blocks(row: &[u8]) -> &[Self::Block];
@@ -80,11 +83,48 @@ trait Format {
         x: [&Wide; C],
         less: &mut [__m512; C],
     ) -> [Self::Scales; C];
-    /// Unpacks the weights of one row to bytes without a sign, in the order of the activations.
-    unsafe fn weights(block: &Self::Block) -> [__m512i; 4];
+    /// Unpacks the weights of one row to bytes in the order of the activations.
+    unsafe fn weights(block: &Self::Block) -> Self::Weights;
     /// Adds the products of row `R` of the four.
-    unsafe fn add<const R: usize>(weights: [__m512i; 4], scales: Self::Scales, x: &Wide, sum: __m512) -> __m512;
+    unsafe fn add<const R: usize>(weights: Self::Weights, scales: Self::Scales, x: &Wide, sum: __m512) -> __m512;
 }
+
+/// Implements [`Format::Block`], [`Format::blocks`], [`Format::slot`] and [`Format::slot_mut`].
+macro_rules! layout {
+    ($bytes:literal, $slot:ident) => {
+        type Block = [u8; $bytes];
+
+        #[inline(always)]
+        fn blocks(row: &[u8]) -> &[Self::Block] {
+            row.as_chunks().0
+        }
+
+        #[inline(always)]
+        fn slot(slots: &Slots) -> &Slot<Wide> {
+            &slots.$slot
+        }
+
+        fn slot_mut(slots: &mut Slots) -> &mut Slot<Wide> {
+            &mut slots.$slot
+        }
+    };
+}
+
+/// Implements [`Format::add`] of weights without a sign, and what belongs to it, for scales that are applied to words.
+macro_rules! in_words {
+    () => {
+        type Scales = Integers;
+        type Weights = [__m512i; 4];
+
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        unsafe fn add<const R: usize>(weights: [__m512i; 4], scales: Integers, x: &Wide, sum: __m512) -> __m512 {
+            add_integers::<Self, R>(dots(weights, x), scales, sum)
+        }
+    };
+}
+
+use {in_words, layout};
 
 /// Prepares vectors of `k` elements for weights of type `ty`.
 pub(super) fn prepare(slots: &mut Slots, ty: TensorType, level: Level, x: &[f32], k: usize) {

@@ -1,0 +1,557 @@
+//! Types whose weights are found by the numbers of codewords of four or eight weights.
+//!
+//! Numbers are read one by one, those in pieces after vector instructions have put them together, and the codewords they stand
+//! for are inserted into vectors.
+//!
+//! What unpacks weights is inlined always, and so cannot name the instructions it has: the compiler would call it, for its
+//! length, and bring all sums to memory and back with each call.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use woolly_quant::grids;
+
+use super::super::input::Slot;
+use super::Format;
+use super::activations::{Slots, Wide};
+use super::scales::{InWords, Integers, NATURAL8, NATURAL16, Places, add_integers, dots, eight, signed_dots, sixteen};
+use super::scales::{take_off8, take_off16};
+use super::vectors::{at, lane_halves, lanes, load, load16, words, words_of_bytes};
+use super::{in_words, layout};
+use crate::kernels::unpacked::{TERNARY, TERNARY_OFFSET};
+
+/// Magnitudes of eight weights by 256 codewords, even signs, a scale for each 32.
+///
+/// Sums stay below 4 · 62 · 127 < 2¹⁵ as words and, scaled and four of them added, below 4 · 62 · 127 · 31 · 127 · 4 < 2³¹, for
+/// all types of this file.
+pub(super) struct Iq2Xxs;
+/// Magnitudes of eight weights by 512 codewords, even signs, a scale for each 16.
+pub(super) struct Iq2Xs;
+/// Magnitudes of eight weights by 1024 codewords, signs, a scale for each 16.
+pub(super) struct Iq2S;
+/// Magnitudes of four weights by 256 codewords, even signs, a scale for each 32.
+pub(super) struct Iq3Xxs;
+/// Magnitudes of four weights by 512 codewords, signs, a scale for each 32.
+pub(super) struct Iq3S;
+/// Ternary codewords of eight weights, a scale and a shift for each 32.
+pub(super) struct Iq1S;
+/// Ternary codewords of eight weights with a shift each, a scale for each 16.
+pub(super) struct Iq1M;
+
+/// Magnitudes, and which of the weights are negative.
+#[derive(Clone, Copy)]
+pub(super) struct Signed {
+    magnitudes: [__m512i; 4],
+    signs: [u64; 4],
+}
+
+/// Implements [`Format::add`] of weights with signs apart, and what belongs to it.
+macro_rules! signed {
+    () => {
+        type Scales = Integers;
+        type Weights = Signed;
+
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        unsafe fn add<const R: usize>(weights: Signed, scales: Integers, x: &Wide, sum: __m512) -> __m512 {
+            add_integers::<Self, R>(signed_dots(weights.magnitudes, weights.signs, x), scales, sum)
+        }
+    };
+}
+
+impl Format for Iq2Xxs {
+    layout!(66, natural);
+    signed!();
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn scales<const C: usize>(b: [&[u8; 66]; 4], x: [&Wide; C], _less: &mut [__m512; C]) -> [Integers; C] {
+        let d = lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)]));
+        let mut own = [_mm_setzero_si128(); 4];
+        for r in 0..4 {
+            own[r] = _mm512_cvtepi64_epi16(_mm512_srli_epi64::<60>(runs(b[r])));
+        }
+        eight(odd16(four(own)), eighth(d), x)
+    }
+
+    #[inline(always)]
+    unsafe fn weights(block: &[u8; 66]) -> Signed {
+        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
+        unsafe {
+            let sevens = _mm512_cvtepi64_epi32(_mm512_srli_epi64::<32>(runs(block)));
+            let mut numbers = [at4(block, 2); 8];
+            for (g, numbers) in numbers.iter_mut().enumerate() {
+                *numbers = at4(block, 2 + 8 * g);
+            }
+            Signed { magnitudes: of_eight(&grids::IQ2_XXS, numbers), signs: even_signs(bytes_of_sevens(sevens)) }
+        }
+    }
+}
+
+/// The runs of eight bytes: four numbers of codewords, and signs and scale.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn runs(block: &[u8; 66]) -> __m512i {
+    load(block[2..].as_array::<64>().expect("64 bytes"))
+}
+
+impl Format for Iq2Xs {
+    layout!(74, natural);
+    signed!();
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn scales<const C: usize>(b: [&[u8; 74]; 4], x: [&Wide; C], _less: &mut [__m512; C]) -> [Integers; C] {
+        let d = lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)]));
+        let packed = lanes([at(b[0], 58), at(b[1], 58), at(b[2], 58), at(b[3], 58)]);
+        sixteen(words_of_bytes(odd_nibbles(packed)), eighth(d), x)
+    }
+
+    #[inline(always)]
+    unsafe fn weights(block: &[u8; 74]) -> Signed {
+        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
+        unsafe {
+            let all = load(block[2..66].as_array::<64>().expect("64 bytes"));
+            let numbers = _mm512_and_si512(all, _mm512_set1_epi16(511));
+            let sevens = _mm512_cvtepi16_epi8(_mm512_srli_epi16::<9>(all));
+            Signed { magnitudes: of_eight(&grids::IQ2_XS, registers(numbers)), signs: even_signs(sevens) }
+        }
+    }
+}
+
+impl Format for Iq2S {
+    layout!(82, natural);
+    signed!();
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn scales<const C: usize>(b: [&[u8; 82]; 4], x: [&Wide; C], _less: &mut [__m512; C]) -> [Integers; C] {
+        let d = lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)]));
+        let packed = lanes([at(b[0], 66), at(b[1], 66), at(b[2], 66), at(b[3], 66)]);
+        sixteen(words_of_bytes(odd_nibbles(packed)), eighth(d), x)
+    }
+
+    #[inline(always)]
+    unsafe fn weights(block: &[u8; 82]) -> Signed {
+        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
+        unsafe {
+            // Bytes 66 to 73 have two more bits of four numbers each.
+            let high = four_times(load16(at(block, 66)), &const { bytes_of_words(false) });
+            let high = _mm512_sllv_epi16(high, _mm512_set1_epi64(0x0002_0004_0006_0008));
+            let high = _mm512_and_si512(high, _mm512_set1_epi16(0x300));
+            let numbers = _mm512_or_si512(_mm512_cvtepu8_epi16(load32(&block[2..])), high);
+            Signed { magnitudes: of_eight(&grids::IQ2_S, registers(numbers)), signs: sign_words(&block[34..]) }
+        }
+    }
+}
+
+impl Format for Iq3Xxs {
+    layout!(98, natural);
+    signed!();
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn scales<const C: usize>(b: [&[u8; 98]; 4], x: [&Wide; C], _less: &mut [__m512; C]) -> [Integers; C] {
+        let d = lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)]));
+        let mut own = [_mm_setzero_si128(); 4];
+        for r in 0..4 {
+            own[r] = _mm256_cvtepi32_epi16(_mm256_srli_epi32::<28>(load32(&b[r][66..])));
+        }
+        eight(odd16(four(own)), _mm512_mul_ps(d, _mm512_set1_ps(0.25)), x)
+    }
+
+    #[inline(always)]
+    unsafe fn weights(block: &[u8; 98]) -> Signed {
+        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
+        unsafe {
+            let mut numbers = [at4(block, 2); 16];
+            for (g, numbers) in numbers.iter_mut().enumerate() {
+                *numbers = at4(block, 2 + 4 * g);
+            }
+            let signs = even_signs(bytes_of_sevens(load32(&block[66..])));
+            Signed { magnitudes: of_four(&grids::IQ3_XXS, numbers), signs }
+        }
+    }
+}
+
+impl Format for Iq3S {
+    layout!(110, natural);
+    signed!();
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn scales<const C: usize>(b: [&[u8; 110]; 4], x: [&Wide; C], _less: &mut [__m512; C]) -> [Integers; C] {
+        let d = lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)]));
+        // Eight nibbles in the last four bytes.
+        let packed = lanes([at(b[0], 94), at(b[1], 94), at(b[2], 94), at(b[3], 94)]);
+        let (own, zero) = (odd_nibbles(packed), _mm512_setzero_si512());
+        eight(_mm512_unpackhi_epi8(own, zero), d, x)
+    }
+
+    #[inline(always)]
+    unsafe fn weights(block: &[u8; 110]) -> Signed {
+        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
+        unsafe {
+            // Bytes 66 to 73 have a ninth bit of each number.
+            let mut numbers = [[Register(0); 8]; 2];
+            for (half, numbers) in numbers.iter_mut().enumerate() {
+                let low = _mm512_cvtepu8_epi16(load32(&block[2 + 32 * half..]));
+                let above = u32::from_le_bytes(*at4(block, 66 + 4 * half));
+                *numbers = registers(_mm512_mask_add_epi16(low, above, low, _mm512_set1_epi16(256)));
+            }
+            let magnitudes = of_four(&grids::IQ3_S, *numbers.as_flattened().as_array().expect("twice eight"));
+            Signed { magnitudes, signs: sign_words(&block[74..]) }
+        }
+    }
+}
+
+impl Format for Iq1S {
+    layout!(50, natural);
+    in_words!();
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn scales<const C: usize>(b: [&[u8; 50]; 4], x: [&Wide; C], less: &mut [__m512; C]) -> [Integers; C] {
+        let d = eighth(lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)])));
+        let high = lanes([at(b[0], 34), at(b[1], 34), at(b[2], 34), at(b[3], 34)]);
+        let own = odd16(_mm512_and_si512(_mm512_srli_epi16::<12>(high), _mm512_set1_epi16(7)));
+        // Weights are shifted by an eighth, of which codewords are multiples: down where the uppermost bit is set.
+        let offset = i16::from(TERNARY_OFFSET);
+        let down = _mm512_movepi16_mask(high);
+        let offsets = _mm512_mask_set1_epi16(_mm512_set1_epi16(offset - 1), down, offset + 1);
+        take_off8(_mm512_mullo_epi16(own, offsets), d, x, less);
+        eight(own, d, x)
+    }
+
+    #[inline(always)]
+    unsafe fn weights(block: &[u8; 50]) -> [__m512i; 4] {
+        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
+        unsafe {
+            let high = four_times(load16(at(block, 34)), &const { bytes_of_words(true) });
+            let high = _mm512_srlv_epi16(high, _mm512_set1_epi64(0x0009_0006_0003_0000));
+            let high = _mm512_slli_epi16::<8>(_mm512_and_si512(high, _mm512_set1_epi16(7)));
+            of_eight(&TERNARY, registers(_mm512_or_si512(_mm512_cvtepu8_epi16(load32(&block[2..])), high)))
+        }
+    }
+}
+
+impl Format for Iq1M {
+    layout!(56, natural);
+    in_words!();
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    unsafe fn scales<const C: usize>(b: [&[u8; 56]; 4], x: [&Wide; C], less: &mut [__m512; C]) -> [Integers; C] {
+        let header = lanes([at(b[0], 40), at(b[1], 40), at(b[2], 40), at(b[3], 40)]);
+        // Words 4 to 7 of a lane have four scales of three bits each, and four bits of the scale of them all.
+        let (first, second) = (words(&const { words_of_scales(0) }), words(&const { words_of_scales(2) }));
+        let shifts = _mm512_set1_epi64(0x0009_0006_0003_0000);
+        let mut own = [_mm512_permutexvar_epi16(first, header), _mm512_permutexvar_epi16(second, header)];
+        for own in &mut own {
+            *own = odd16(_mm512_and_si512(_mm512_srlv_epi16(*own, shifts), _mm512_set1_epi16(7)));
+        }
+        let mut halves = [0; 4];
+        for r in 0..4 {
+            for word in 0..4 {
+                halves[r] |= u16::from(b[r][49 + 2 * word] >> 4) << (4 * word);
+            }
+        }
+        let halves = u64::from_le_bytes(*halves.map(u16::to_le_bytes).as_flattened().as_array().expect("8 bytes"));
+        let d = _mm512_castps128_ps512(_mm_cvtph_ps(_mm_cvtsi64_si128(halves.cast_signed())));
+        let each = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+        let d = eighth(_mm512_permutexvar_ps(each, d));
+        take_off16(own, _mm512_mul_ps(d, _mm512_set1_ps(f32::from(TERNARY_OFFSET))), x, less);
+        sixteen(own, d, x)
+    }
+
+    #[inline(always)]
+    unsafe fn weights(block: &[u8; 56]) -> [__m512i; 4] {
+        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
+        unsafe {
+            // A nibble for each codeword: three bits of its number, and whether its weights are shifted down.
+            let (nibbles, mask) = (load16(at(block, 32)), _mm_set1_epi8(15));
+            let (even, odd) = (_mm_and_si128(nibbles, mask), _mm_and_si128(_mm_srli_epi16::<4>(nibbles), mask));
+            let nibbles = _mm256_set_m128i(_mm_unpackhi_epi8(even, odd), _mm_unpacklo_epi8(even, odd));
+            let nibbles = _mm512_cvtepu8_epi16(nibbles);
+            let high = _mm512_slli_epi16::<8>(_mm512_and_si512(nibbles, _mm512_set1_epi16(7)));
+            let numbers = _mm512_or_si512(_mm512_cvtepu8_epi16(load32(block)), high);
+            let down = _mm512_test_epi16_mask(nibbles, _mm512_set1_epi16(8));
+            let mut weights = of_eight(&TERNARY, registers(numbers));
+            for (i, weights) in weights.iter_mut().enumerate() {
+                let down = (down >> (8 * i)) as u8;
+                let shift = _mm512_mask_set1_epi64(_mm512_set1_epi8(1), down, -1);
+                *weights = _mm512_add_epi8(*weights, shift);
+            }
+            weights
+        }
+    }
+}
+
+impl InWords for Iq2Xxs {
+    const EACH: usize = 8;
+    const PLACES: Places = NATURAL8;
+}
+
+impl InWords for Iq2Xs {
+    const EACH: usize = 16;
+    const PLACES: Places = NATURAL16;
+}
+
+impl InWords for Iq2S {
+    const EACH: usize = 16;
+    const PLACES: Places = NATURAL16;
+}
+
+impl InWords for Iq3Xxs {
+    const EACH: usize = 8;
+    const PLACES: Places = NATURAL8;
+}
+
+impl InWords for Iq3S {
+    const EACH: usize = 8;
+    const PLACES: Places = NATURAL8;
+}
+
+impl InWords for Iq1S {
+    const EACH: usize = 8;
+    const PLACES: Places = NATURAL8;
+}
+
+impl InWords for Iq1M {
+    const EACH: usize = 16;
+    const PLACES: Places = NATURAL16;
+}
+
+/// Four numbers of codewords.
+///
+/// Each is taken by an instruction of its own: left to itself, the compiler makes vectors of them and takes them out one by one
+/// then, which makes kernels up to twice as slow. So do vectors written to memory to be read in pieces (docs/performance.md).
+trait Numbers: Copy {
+    fn all(self) -> [usize; 4];
+}
+
+impl Numbers for &[u8; 4] {
+    #[inline(always)]
+    fn all(self) -> [usize; 4] {
+        let mut all = [0; 4];
+        for (to, from) in all.iter_mut().zip(self) {
+            // SAFETY: a reference is readable.
+            *to = usize::from(unsafe { (&raw const *from).read_volatile() });
+        }
+        all
+    }
+}
+
+/// Four numbers of 16 bits in a register.
+#[derive(Clone, Copy)]
+struct Register(u64);
+
+impl Numbers for Register {
+    #[inline(always)]
+    fn all(self) -> [usize; 4] {
+        let mut numbers = self.0;
+        // SAFETY: no instruction at all.
+        unsafe { asm!("/* {0} */", inout(reg) numbers, options(pure, nomem, nostack, preserves_flags)) };
+        [numbers as u16, (numbers >> 16) as u16, (numbers >> 32) as u16, (numbers >> 48) as u16].map(usize::from)
+    }
+}
+
+/// Codewords of eight weights, by four numbers after another.
+#[inline(always)]
+unsafe fn of_eight<const N: usize>(table: &[[i8; 8]; N], numbers: [impl Numbers; 8]) -> [__m512i; 4] {
+    // SAFETY: the caller has the instructions.
+    unsafe {
+        let mut vectors = [_mm512_setzero_si512(); 4];
+        for (vector, [a, b]) in vectors.iter_mut().zip(numbers.as_chunks().0) {
+            let (low, high) = (four_of_eight(table, *a), four_of_eight(table, *b));
+            *vector = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        }
+        vectors
+    }
+}
+
+#[inline(always)]
+unsafe fn four_of_eight<const N: usize>(table: &[[i8; 8]; N], numbers: impl Numbers) -> __m256i {
+    let [a, b, c, d] = looked_up(table, numbers);
+    // SAFETY: the caller has the instructions; eight bytes are readable at each place.
+    unsafe {
+        let low = _mm_unpacklo_epi64(_mm_loadl_epi64(a.as_ptr().cast()), _mm_loadl_epi64(b.as_ptr().cast()));
+        let high = _mm_unpacklo_epi64(_mm_loadl_epi64(c.as_ptr().cast()), _mm_loadl_epi64(d.as_ptr().cast()));
+        _mm256_set_m128i(high, low)
+    }
+}
+
+/// Codewords of four weights, by four numbers after another.
+#[inline(always)]
+unsafe fn of_four<const N: usize>(table: &[[i8; 4]; N], numbers: [impl Numbers; 16]) -> [__m512i; 4] {
+    // SAFETY: the caller has the instructions.
+    unsafe {
+        let mut vectors = [_mm512_setzero_si512(); 4];
+        for (vector, [a, b, c, d]) in vectors.iter_mut().zip(numbers.as_chunks().0) {
+            let low = _mm256_set_m128i(four_of_four(table, *b), four_of_four(table, *a));
+            let high = _mm256_set_m128i(four_of_four(table, *d), four_of_four(table, *c));
+            *vector = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
+        }
+        vectors
+    }
+}
+
+#[inline(always)]
+unsafe fn four_of_four<const N: usize>(table: &[[i8; 4]; N], numbers: impl Numbers) -> __m128i {
+    let mut words = [0; 4];
+    for (word, codeword) in words.iter_mut().zip(looked_up(table, numbers)) {
+        *word = i32::from_le_bytes(codeword.map(i8::cast_unsigned));
+    }
+    // SAFETY: the caller has the instructions.
+    unsafe { _mm_setr_epi32(words[0], words[1], words[2], words[3]) }
+}
+
+/// The codewords of four numbers, of which the bits that `N` has no entry for are left out.
+#[inline(always)]
+fn looked_up<C, const N: usize>(table: &[C; N], numbers: impl Numbers) -> [&C; 4] {
+    const { assert!(N.is_power_of_two()) };
+    let mut codewords = [&table[0]; 4];
+    for (codeword, number) in codewords.iter_mut().zip(numbers.all()) {
+        *codeword = &table[number & (N - 1)];
+    }
+    codewords
+}
+
+/// Four after four of 32 numbers of 16 bits.
+#[inline(always)]
+unsafe fn registers(numbers: __m512i) -> [Register; 8] {
+    // SAFETY: the caller has the instructions.
+    unsafe {
+        let (low, high) = (_mm512_castsi512_si256(numbers), _mm512_extracti64x4_epi64::<1>(numbers));
+        [
+            Register(_mm256_extract_epi64::<0>(low).cast_unsigned()),
+            Register(_mm256_extract_epi64::<1>(low).cast_unsigned()),
+            Register(_mm256_extract_epi64::<2>(low).cast_unsigned()),
+            Register(_mm256_extract_epi64::<3>(low).cast_unsigned()),
+            Register(_mm256_extract_epi64::<0>(high).cast_unsigned()),
+            Register(_mm256_extract_epi64::<1>(high).cast_unsigned()),
+            Register(_mm256_extract_epi64::<2>(high).cast_unsigned()),
+            Register(_mm256_extract_epi64::<3>(high).cast_unsigned()),
+        ]
+    }
+}
+
+/// Signs of 256 weights as they are in memory.
+#[inline(always)]
+fn sign_words(from: &[u8]) -> [u64; 4] {
+    let mut signs = [0; 4];
+    for (signs, bytes) in signs.iter_mut().zip(from[..32].as_chunks().0) {
+        *signs = u64::from_le_bytes(*bytes);
+    }
+    signs
+}
+
+/// The four bytes at `place`.
+#[inline(always)]
+fn at4<const BYTES: usize>(block: &[u8; BYTES], place: usize) -> &[u8; 4] {
+    block[place..].first_chunk().expect("4 bytes")
+}
+
+/// Moves the four fields of seven bits of each word to a byte each; what else the bytes have is above those.
+#[inline(always)]
+unsafe fn bytes_of_sevens(words: __m256i) -> __m256i {
+    // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
+    unsafe {
+        let low = _mm256_and_si256(words, _mm256_set1_epi32(0x3fff));
+        let high = _mm256_slli_epi32::<2>(_mm256_and_si256(words, _mm256_set1_epi32(0x0fff_c000)));
+        let pairs = _mm256_or_si256(low, high);
+        let even = _mm256_and_si256(pairs, _mm256_set1_epi32(0x007f_007f));
+        _mm256_or_si256(even, _mm256_slli_epi32::<1>(_mm256_and_si256(pairs, _mm256_set1_epi32(0x3f80_3f80))))
+    }
+}
+
+/// Signs of bytes of seven bits, of which the eighth makes their number even.
+#[inline(always)]
+unsafe fn even_signs(sevens: __m256i) -> [u64; 4] {
+    // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
+    unsafe {
+        let parity = _mm256_xor_si256(sevens, _mm256_srli_epi16::<4>(sevens));
+        // A table of the parity of four bits, in the uppermost bit.
+        let odd = _mm256_setr_epi8(
+            0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0, 0, -128, -128, 0, -128, 0, 0, -128,
+            -128, 0, 0, -128, 0, -128, -128, 0,
+        );
+        let eighths = _mm256_shuffle_epi8(odd, _mm256_and_si256(parity, _mm256_set1_epi8(15)));
+        let mut signs = [0; 4];
+        _mm256_storeu_si256(signs.as_mut_ptr().cast(), _mm256_or_si256(sevens, eighths));
+        signs
+    }
+}
+
+/// Bytes of a lane in all lanes, by the places that `index` has for them.
+#[inline(always)]
+unsafe fn four_times(bytes: __m128i, index: &[u8; 64]) -> __m512i {
+    // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
+    unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), load(index)) }
+}
+
+/// For each of 32 words, where in 16 bytes the byte or the word of its group of four is; bytes without one are zero.
+const fn bytes_of_words(of_words: bool) -> [u8; 64] {
+    let mut index = [0x80; 64];
+    let mut word = 0;
+    while word < 32 {
+        if of_words {
+            index[2 * word] = (word / 4 * 2) as u8;
+            index[2 * word + 1] = (word / 4 * 2 + 1) as u8;
+        } else {
+            index[2 * word] = (word / 4) as u8;
+        }
+        word += 1;
+    }
+    index
+}
+
+/// For each of 16 scales of row `first` and of the next one, its word among the last four of the row's lane.
+const fn words_of_scales(first: usize) -> [u16; 32] {
+    let mut index = [0; 32];
+    let mut i = 0;
+    while i < 32 {
+        index[i] = (8 * (first + i / 16) + 4 + i % 16 / 4) as u16;
+        i += 1;
+    }
+    index
+}
+
+/// Twice the nibbles of the last eight bytes of each lane, plus 1, as bytes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn odd_nibbles(packed: __m512i) -> __m512i {
+    let mask = _mm512_set1_epi8(15);
+    let (low, high) = (_mm512_and_si512(packed, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(packed), mask));
+    let nibbles = _mm512_unpackhi_epi8(low, high);
+    _mm512_add_epi8(_mm512_add_epi8(nibbles, nibbles), _mm512_set1_epi8(1))
+}
+
+/// Twice each word plus 1.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn odd16(words: __m512i) -> __m512i {
+    _mm512_add_epi16(_mm512_add_epi16(words, words), _mm512_set1_epi16(1))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn eighth(d: __m512) -> __m512 {
+    _mm512_mul_ps(d, _mm512_set1_ps(0.125))
+}
+
+/// Four lanes.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn four(lanes: [__m128i; 4]) -> __m512i {
+    let (low, high) = (_mm256_set_m128i(lanes[1], lanes[0]), _mm256_set_m128i(lanes[3], lanes[2]));
+    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load32(from: &[u8]) -> __m256i {
+    let from = &from[..32];
+    // SAFETY: 32 bytes are readable.
+    unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }
+}
