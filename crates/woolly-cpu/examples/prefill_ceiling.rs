@@ -1,6 +1,6 @@
 //! Measures matrix products for prefill and attention for decoding, against what the processor can do at most.
 //!
-//! `cargo run --release -p woolly-cpu --example prefill_ceiling [threads...]`: products with the shapes of TinyLlama-1.1B
+//! `cargo run --release -p woolly-cpu --example prefill_ceiling [threads...] [types...]`: products with the shapes of TinyLlama-1.1B
 //! at 16 to 512 rows, packing of the activations included, in GMAC/s and as a share of what the unit used for them reaches
 //! on registers in the same run (`WOOLLY_ISA` chooses: bfloat16 tiles, or products of bytes); then attention of one new token over long contexts in GB/s of cache read.
 
@@ -24,8 +24,19 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 const SHAPES: [(usize, usize); 3] = [(2048, 2048), (5632, 2048), (2048, 5632)];
 
 fn main() -> Outcome<()> {
-    let asked: Vec<usize> = std::env::args().skip(1).map(|arg| arg.parse()).collect::<Result<_, _>>()?;
-    let asked = if asked.is_empty() { vec![1, 2] } else { asked };
+    let (mut asked, mut types) = (Vec::new(), Vec::new());
+    for argument in std::env::args().skip(1) {
+        match argument.parse() {
+            Ok(threads) => asked.push(threads),
+            Err(_) => types.push(argument.parse()?),
+        }
+    }
+    if asked.is_empty() {
+        asked = vec![1, 2];
+    }
+    if types.is_empty() {
+        types = vec![TensorType::Q4_K, TensorType::Q6_K, TensorType::Q8_0, TensorType::F16];
+    }
     for threads in asked {
         let cpu = Cpu::new(CpuOptions { threads: Some(threads), ..CpuOptions::default() })?;
         let unit = match cpu.level() {
@@ -36,7 +47,7 @@ fn main() -> Outcome<()> {
         };
         let peak = unit.peak(&ThreadPool::new(threads, false)?).map_or(f64::NAN, |operations| operations / 2e9);
         println!("{}: {} reaches {peak:.0} GMAC/s", cpu.describe(), unit.name());
-        for ty in [TensorType::Q4_K, TensorType::Q6_K, TensorType::Q8_0, TensorType::F16] {
+        for &ty in &types {
             for shape in SHAPES {
                 products(&cpu, ty, shape, peak)?;
             }

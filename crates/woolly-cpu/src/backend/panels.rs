@@ -1,4 +1,4 @@
-//! Products of many rows on AVX-512, for the weights that are multiplied there as integers.
+//! Products of many rows on AVX-512, for the weights that are multiplied there as integers or as pairs of bfloat16.
 
 use std::ops::Range;
 
@@ -8,8 +8,8 @@ use super::linear::{GROUP, Normed, Operand, Task, at_least, each_item, write};
 use super::{Cpu, Lane};
 use crate::buffer::SharedOut;
 use crate::kernels::activation;
-use crate::kernels::gemm::avx512::{ROWS, STRIP, TILE, Tokens, product, takes};
-use crate::kernels::gemm::{BLOCK_TILES, Form};
+use crate::kernels::gemm::BLOCK_TILES;
+use crate::kernels::gemm::avx512::{How, ROWS, STRIP, TILE, Tokens, product, takes};
 use crate::kernels::gemv::Rows;
 
 /// Strips for each thread below which they are made narrower, so that threads finish at the same time.
@@ -25,11 +25,11 @@ pub(super) fn products<'a>(
     let mut rest = [None; GROUP];
     rest[..tasks.len()].copy_from_slice(tasks);
     let own = rest.each_mut().map(|task| task.take_if(|task| takes(cpu.level, &task.weight, x.rows).is_some()));
-    let forms = || own.iter().flatten().filter_map(|task| Some(takes(cpu.level, &task.weight, x.rows)?.1));
-    if forms().next().is_none() {
+    let ways = || own.iter().flatten().filter_map(|task| Some(takes(cpu.level, &task.weight, x.rows)?.1));
+    if ways().next().is_none() {
         return rest;
     }
-    pack(cpu, tokens, x, forms());
+    pack(cpu, tokens, x, ways());
     let tokens = &*tokens;
     let width = width(cpu, own.iter().flatten().map(|task| task.weight.rows).sum());
     let strips = |task: &Task<'_>| task.weight.rows.div_ceil(width);
@@ -110,11 +110,11 @@ fn strip<'a>(
     c
 }
 
-/// Packs the operand, normalised, for weights of these forms.
-fn pack(cpu: &Cpu, tokens: &mut Tokens, x: Operand<'_>, forms: impl Iterator<Item = Form>) {
+/// Packs the operand, normalised, for weights that are multiplied in these ways.
+fn pack(cpu: &Cpu, tokens: &mut Tokens, x: Operand<'_>, ways: impl Iterator<Item = How>) {
     let Some(simd) = crate::isa::Avx512::new() else { return };
     tokens.reset(x.rows, x.columns);
-    forms.for_each(|form| tokens.want(form));
+    ways.for_each(|how| tokens.want(how));
     let (tiles, source) = (tokens.tiles(), Normed { x, level: cpu.level });
     let writer = tokens.writer();
     each_item(cpu, tiles, &|lane, tile| {

@@ -7,9 +7,9 @@ use crate::buffer::SharedOut;
 use crate::isa::Amx;
 use crate::isa::Level;
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::gemm::avx512::{self, Tokens};
+use crate::kernels::gemm::avx512::{self, How, Tokens};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::gemm::{self, Form, Source};
+use crate::kernels::gemm::{self, Source};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::gemv::tiles::{self, Columns};
 use crate::kernels::gemv::{Input, MAX_COLUMNS, Rows, gemv};
@@ -92,7 +92,7 @@ impl Vectors {
 
     /// Returns how so many rows are multiplied with this weight, if it is on panels.
     #[cfg(target_arch = "x86_64")]
-    fn on_panels(level: Level, rows: usize, weight: &Rows<'_>) -> Option<(crate::isa::Avx512, Form)> {
+    fn on_panels(level: Level, rows: usize, weight: &Rows<'_>) -> Option<(crate::isa::Avx512, How)> {
         let these = (FEWEST_ON_PANELS..=avx512::MOST_FEW).contains(&rows) && !Self::on_tiles(level, rows, weight);
         avx512::takes(level, weight, rows).filter(|_| these)
     }
@@ -141,8 +141,8 @@ impl Vectors {
             return self.tiles.prepare(level, weight.ty, x);
         }
         #[cfg(target_arch = "x86_64")]
-        if let Some((_, form)) = Self::on_panels(level, self.rows, weight) {
-            return self.panels.want(form);
+        if let Some((_, how)) = Self::on_panels(level, self.rows, weight) {
+            return self.panels.want(how);
         }
         if let Some((input, _)) = &mut self.input {
             input.prepare(level, weight, x, self.rows, self.columns);

@@ -25,6 +25,8 @@ pub use avx2::Avx2;
 pub(crate) use avx2::{Vector, WordKernel};
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512Bf16;
 pub use features::{CpuFeatures, FeatureError};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use maker::amd;

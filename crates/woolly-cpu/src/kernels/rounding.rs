@@ -6,6 +6,9 @@
 //!
 //! Two exceptions: weights that are rescaled for many rows share scales over 128 columns. And where one input is multiplied with
 //! weights of both kinds, panels of several rows have multiples for all of them, while one row has its own scales for each.
+//!
+//! Beside float weights activations are not rounded, except to bfloat16 for several rows: on AMX tiles beside all types but F32, and
+//! beside BF16 on AVX-512 of processors that are fast at it. Few rows and small matrices ([`super::gemv`]) are exact there, too.
 
 use woolly_quant::TensorType;
 

@@ -20,15 +20,18 @@ pub struct Tolerance {
     pub relative: f64,
     /// Whether products with block-quantised weights round the activations to eight bits in blocks of at most 256.
     pub integer_activations: bool,
+    /// Whether products of many rows with large matrices of BF16 weights round the activations to bfloat16: each by up to 2⁻⁹ of itself.
+    pub bf16_activations: bool,
     /// Whether attention of many rows rounds softmax weights and values to bfloat16: each by up to 2⁻⁹ of itself.
     pub bf16_attention: bool,
 }
 
 impl Tolerance {
     /// For backends that compute in `f32` throughout.
-    pub const F32: Self = Self { relative: 2e-6, integer_activations: false, bf16_attention: false };
+    pub const F32: Self =
+        Self { relative: 2e-6, integer_activations: false, bf16_activations: false, bf16_attention: false };
     /// For backends that multiply quantised weights with eight-bit activations and everything else in `f32`.
-    pub const INT8: Self = Self { relative: 2e-6, integer_activations: true, bf16_attention: false };
+    pub const INT8: Self = Self { integer_activations: true, ..Self::F32 };
 }
 
 /// Instantiates the whole suite as tests in a module: `conformance!(scalar, Cpu::new(..), Tolerance::INT8)`.

@@ -9,6 +9,8 @@
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod bf16;
 mod lanes;
 mod pack;
 mod panel;

@@ -14,7 +14,6 @@ mod out;
 mod pack;
 #[cfg(test)]
 mod tests;
-mod transpose;
 mod unpack;
 
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};

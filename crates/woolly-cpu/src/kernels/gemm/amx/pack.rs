@@ -5,12 +5,12 @@
 
 use std::arch::x86_64::*;
 
-use super::transpose::transpose;
 use super::{COLUMNS, PIECE, STEP, STRIP};
 use crate::buffer::AlignedVec;
 use crate::isa::Amx;
 use crate::kernels::disjoint::Disjoint;
 use crate::kernels::gemm::Source;
+use crate::kernels::gemm::bf16::{bf16, transpose};
 
 /// Tokens of a tile.
 const TILE: usize = 16;
@@ -154,12 +154,4 @@ impl Writer<'_> {
             }
         }
     }
-}
-
-/// Rounds 32 floats to bfloat16.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn bf16(low: __m512, high: __m512) -> __m512i {
-    // SAFETY: both are 512 bits of plain data.
-    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
 }

@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use woolly_quant::TensorType;
 
-use super::pack::bf16;
 use super::{COLUMNS, STEP};
+use crate::kernels::gemm::bf16::bf16;
 use crate::kernels::unpacked;
 
 /// Columns decoded at once: the block of the K-quants, or eight blocks of 32.

@@ -1,4 +1,5 @@
-//! Products of several rows on AVX-512 VNNI, for every type with an integer form.
+//! Products of several rows on AVX-512 VNNI, for every type with an integer form; and, where the processor is fast at these, by
+//! [pairs] of bfloat16 for BF16.
 //!
 //! Thirty-two weight rows, a lane each, are unpacked piece by piece into a panel in the L1 cache and multiplied with up to six
 //! tokens at a time. A token's result does not depend on the strip its weights are in, and on how many tokens there are only
@@ -6,6 +7,7 @@
 //! that are decoded together, where the unpacking is what counts.
 
 mod few;
+mod pairs;
 mod panel;
 mod rescale;
 #[cfg(test)]
@@ -15,12 +17,14 @@ mod tokens;
 
 use std::ops::Range;
 
+use woolly_quant::TensorType;
+
 use super::lanes::{Ahead, Matrix, Pieces, Tail};
 use super::unpack::{PIECE, unpack};
 use super::{Form, form};
 use crate::buffer::SharedOut;
-use crate::isa::{Avx512, Level};
-use crate::kernels::gemv::Rows;
+use crate::isa::{Avx512, Avx512Bf16, Level};
+use crate::kernels::gemv::{self, Rows};
 pub(crate) use panel::ROWS;
 use panel::{Half, LANES, Panel};
 use rescale::{Groups, RESCALED};
@@ -40,30 +44,53 @@ const TOGETHER: usize = 2;
 /// Tokens from which on fewer scalings save more than rescaling the weights costs.
 const FEWEST_RESCALED: usize = 24;
 
-/// Returns the proof of the instructions and the form in which `weight` is multiplied with so many tokens, if it is
-/// multiplied here at `level`.
-pub(crate) fn takes(level: Level, weight: &Rows<'_>, tokens: usize) -> Option<(Avx512, Form)> {
-    if level < Level::Avx512 {
+/// Tokens from which on pairs are faster than single precision ([`gemv`]).
+const FEWEST_IN_PAIRS: usize = 5;
+
+/// How a weight is multiplied here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// As bytes, with activations of eight bits.
+    Bytes(Form),
+    /// As pairs of bfloat16 numbers, with activations rounded to these.
+    Pairs(Avx512Bf16),
+}
+
+/// Returns the proof of the instructions and how `weight` is multiplied with so many tokens, if it is multiplied here at `level`.
+pub(crate) fn takes(level: Level, weight: &Rows<'_>, tokens: usize) -> Option<(Avx512, How)> {
+    if level < Level::Avx512 || weight.rows == 0 {
         return None;
     }
-    let form = form(level, weight).filter(|_| weight.rows > 0)?;
+    if weight.ty == TensorType::BF16 {
+        let simd = Avx512::new().filter(|simd| simd.amd() && tokens >= FEWEST_IN_PAIRS && !gemv::exact(weight))?;
+        return Some((simd, How::Pairs(Avx512Bf16::new()?)));
+    }
+    let form = form(level, weight)?;
     let rescaled = tokens >= FEWEST_RESCALED && rescale::takes(weight.ty, weight.columns);
-    Some((Avx512::new()?, if rescaled { RESCALED } else { form }))
+    Some((Avx512::new()?, How::Bytes(if rescaled { RESCALED } else { form })))
 }
 
 /// Scratch of one thread; everything in it is overwritten before it is read.
 pub(crate) struct Scratch {
+    bytes: Bytes,
+    pairs: pairs::Panel,
+}
+
+/// What products of bytes need of it.
+struct Bytes {
     panels: [Panel; TOGETHER],
     groups: Groups,
     tail: Tail,
 }
 
 impl Scratch {
-    /// Allocates about 36 KiB.
+    /// Allocates about 52 KiB.
     pub(crate) fn new() -> Box<Self> {
-        Box::new(Self::ZERO)
+        Box::new(Self { bytes: Bytes::ZERO, pairs: pairs::Panel::ZERO })
     }
+}
 
+impl Bytes {
     const ZERO: Self = Self { panels: [Panel::ZERO; _], groups: Groups::ZERO, tail: Tail::ZERO };
 }
 
@@ -73,9 +100,9 @@ impl Scratch {
 /// the last weight row is arbitrary.
 ///
 /// # Panics
-/// When `x` was not packed for the form of the weight or has other columns, or `c` another size.
+/// When `x` was not packed for this way of multiplying or has other columns, or `c` another size.
 pub(crate) fn product(
-    (simd, form): (Avx512, Form),
+    (simd, how): (Avx512, How),
     weight: &Rows<'_>,
     first: usize,
     x: &Tokens,
@@ -83,15 +110,37 @@ pub(crate) fn product(
     scratch: &mut Scratch,
     c: &mut [f32],
 ) {
-    assert_eq!(weight.columns, x.columns(), "product: weight and activations differ in columns");
-    let width = c.len() / (tiles.len() * TILE).max(1);
-    assert!(c.len() == tiles.len() * TILE * width && width.is_multiple_of(ROWS), "product: a result of other size");
+    match how {
+        How::Bytes(form) => bytes((simd, form), weight, first, x, tiles, &mut scratch.bytes, c),
+        How::Pairs(proof) => pairs::product((simd, proof), weight, first, x, tiles, &mut scratch.pairs, c),
+    }
+}
+
+/// The product of bytes.
+fn bytes(
+    (simd, form): (Avx512, Form),
+    weight: &Rows<'_>,
+    first: usize,
+    x: &Tokens,
+    tiles: Range<usize>,
+    scratch: &mut Bytes,
+    c: &mut [f32],
+) {
+    let width = width(weight, x, &tiles, c);
     if x.columns() == 0 {
         return c.fill(0.0);
     }
     let product = Product { simd, weight: Matrix::new(weight), form, first, x, tiles, width };
     // SAFETY: `simd` proves the instructions.
     unsafe { product.run(scratch, c) };
+}
+
+/// Checks the operands of a product and returns the width of its result.
+fn width(weight: &Rows<'_>, x: &Tokens, tiles: &Range<usize>, c: &[f32]) -> usize {
+    assert_eq!(weight.columns, x.columns(), "product: weight and activations differ in columns");
+    let width = c.len() / (tiles.len() * TILE).max(1);
+    assert!(c.len() == tiles.len() * TILE * width && width.is_multiple_of(ROWS), "product: a result of other size");
+    width
 }
 
 /// Computes `out[token · out_stride + r] = weight[r] · x[token]` for the rows `r` of `range`, for up to [`MOST_FEW`]
@@ -103,7 +152,7 @@ pub(crate) fn product(
 /// # Safety
 /// Nobody else accesses these rows' part of the output meanwhile.
 pub(crate) unsafe fn multiply(
-    taken: (Avx512, Form),
+    (simd, how): (Avx512, How),
     weight: &Rows<'_>,
     range: Range<usize>,
     x: &Tokens,
@@ -111,15 +160,44 @@ pub(crate) unsafe fn multiply(
     out_stride: usize,
 ) {
     assert!(x.rows() <= MOST_FEW && range.end <= weight.rows, "{} tokens, rows {range:?}", x.rows());
-    if few::takes(weight.ty, x.rows()) {
-        // SAFETY: passed on from the caller.
-        return unsafe { few::multiply(taken, weight, range, x, out, out_stride) };
+    let tiles = 0..x.tiles();
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match how {
+            How::Bytes(form) if few::takes(weight.ty, x.rows()) => {
+                few::multiply((simd, form), weight, range, x, out, out_stride);
+            }
+            How::Bytes(form) => {
+                let mut scratch = Bytes::ZERO;
+                by_panels(range, x, out, out_stride, |first, c| {
+                    bytes((simd, form), weight, first, x, tiles.clone(), &mut scratch, c);
+                });
+            }
+            How::Pairs(proof) => {
+                let mut panel = pairs::Panel::ZERO;
+                by_panels(range, x, out, out_stride, |first, c| {
+                    pairs::product((simd, proof), weight, first, x, tiles.clone(), &mut panel, c);
+                });
+            }
+        }
     }
-    let mut scratch = Scratch::ZERO;
+}
+
+/// Computes the rows of `range` by calling `compute` with the first row of each panel and a result of one panel's width.
+///
+/// # Safety
+/// As [`multiply`].
+unsafe fn by_panels(
+    range: Range<usize>,
+    x: &Tokens,
+    out: &SharedOut<'_>,
+    out_stride: usize,
+    mut compute: impl FnMut(usize, &mut [f32]),
+) {
     let mut c = Results([0.0; _]);
     let c = &mut c.0[..x.tiles() * TILE * ROWS];
     for first in range.clone().step_by(ROWS) {
-        product(taken, weight, first, x, 0..x.tiles(), &mut scratch, c);
+        compute(first, c);
         let rows = ROWS.min(range.end - first);
         for (tile, c) in c.chunks_exact(TILE * ROWS).enumerate() {
             for (token, c) in x.of_tile(tile).zip(c.chunks_exact(ROWS)) {
@@ -149,6 +227,23 @@ unsafe fn write(out: &SharedOut<'_>, at: usize, results: &[f32]) {
 #[repr(align(64))]
 struct Results([f32; MOST_FEW.next_multiple_of(TILE) * ROWS]);
 
+/// Returns what asks, in so many steps, for `count` panels of the strip `(first, width)` that are unpacked when the `done` before
+/// have been multiplied.
+fn after_panels(
+    weight: Matrix<'_>,
+    (first, width): (usize, usize),
+    piece: usize,
+    (done, count): (usize, usize),
+    steps: usize,
+) -> Ahead {
+    let (piece, first) = match (done * ROWS == width, (piece + 1) * PIECE >= weight.rows.columns) {
+        (false, _) => (piece, first + done * ROWS),
+        (true, false) => (piece + 1, first),
+        (true, true) => (0, first + width),
+    };
+    Ahead::piece(weight, first..first + count * ROWS, piece, steps)
+}
+
 struct Product<'a> {
     simd: Avx512,
     weight: Matrix<'a>,
@@ -161,7 +256,7 @@ struct Product<'a> {
 
 impl Product<'_> {
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn run(&self, scratch: &mut Scratch, c: &mut [f32]) {
+    fn run(&self, scratch: &mut Bytes, c: &mut [f32]) {
         let panels = self.width / ROWS;
         let steps = PIECE / 4 / run(self.form.group / 4) * self.tiles.len();
         let pieces = self.x.columns().div_ceil(PIECE);
@@ -177,23 +272,17 @@ impl Product<'_> {
                 let mut after = None;
                 let ahead = match &mut next {
                     Some(next) => next,
-                    None => after.insert(self.after(piece, panel, count, steps * count)),
+                    None => after.insert(after_panels(
+                        self.weight,
+                        (self.first, self.width),
+                        piece,
+                        (panel + count, TOGETHER),
+                        steps * count,
+                    )),
                 };
                 self.multiply(piece, &scratch.panels[..count], ahead, &mut c[panel * ROWS..]);
             }
         }
-    }
-
-    /// Returns what asks for the panels that are unpacked after these.
-    fn after(&self, piece: usize, panel: usize, count: usize, steps: usize) -> Ahead {
-        let (mut piece, mut first) = (piece, self.first + (panel + count) * ROWS);
-        if (panel + count) * ROWS == self.width {
-            (piece, first) = (piece + 1, self.first);
-        }
-        if piece * PIECE >= self.weight.rows.columns {
-            (piece, first) = (0, self.first + self.width);
-        }
-        Ahead::piece(self.weight, first..first + TOGETHER * ROWS, piece, steps)
     }
 
     /// Unpacks a piece of a panel.

@@ -6,6 +6,7 @@
 //! to that. Every other vector instruction takes the place of a product, so this is what the share of the peak hangs on.
 
 use std::arch::x86_64::*;
+use std::marker::PhantomData;
 
 use super::super::lanes::Ahead;
 use super::super::unpack::PIECE;
@@ -61,7 +62,7 @@ pub(super) unsafe fn tile<const N: usize, const QUADS: usize, const MINIMUM: boo
             }
         }
         for _ in 0..QUADS / run(QUADS) {
-            next.ask(run(QUADS));
+            next.ask(PIECE / 4 / run(QUADS));
             asking.step(simd);
             for i in 0..run(QUADS) {
                 // SAFETY: by the assertion there are as many as the groups have; both operands hold a whole piece.
@@ -127,7 +128,7 @@ pub(super) unsafe fn wide<const N: usize, const QUADS: usize>(
             *products = [_mm512_set1_epi32(start.cast_signed()); 4];
         }
         for _ in 0..QUADS / run(QUADS) {
-            next.ask(run(QUADS));
+            next.ask(PIECE / 4 / run(QUADS));
             // Each panel by itself would have taken a step.
             asking.step(simd);
             asking.step(simd);
@@ -164,18 +165,18 @@ pub(super) unsafe fn wide<const N: usize, const QUADS: usize>(
     *ahead = asking;
 }
 
-/// The next tile's activations: of long rows they come from beyond the L2 cache.
-struct Next(*const [i8; 64]);
+/// The next tile's activations, a `T`: of long rows they come from beyond the L2 cache.
+pub(super) struct Next<T>(*const [i8; 64], PhantomData<T>);
 
-impl Next {
-    fn after(part: &Part) -> Self {
-        Self((&raw const *part).wrapping_add(1).cast())
+impl<T> Next<T> {
+    pub(super) fn after(part: &T) -> Self {
+        Self((&raw const *part).wrapping_add(1).cast(), PhantomData)
     }
 
-    /// Asks for as many lines as make all of them in as many steps of `quads` as a piece has.
+    /// Asks for as many lines as make all of them in `steps` steps.
     #[inline(always)]
-    fn ask(&mut self, quads: usize) {
-        for _ in 0..size_of::<Part>().div_ceil(64 * (PIECE / 4 / quads)) {
+    pub(super) fn ask(&mut self, steps: usize) {
+        for _ in 0..size_of::<T>().div_ceil(64 * steps) {
             // SAFETY: any address can be asked for.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(self.0.cast()) };
             self.0 = self.0.wrapping_add(1);

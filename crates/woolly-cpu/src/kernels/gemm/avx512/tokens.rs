@@ -1,5 +1,5 @@
 //! Activations as the tile loop reads them: signed bytes with a scale for each 32, or for the columns that rescaled weights
-//! share one for, interleaved over a tile's tokens.
+//! share one for, interleaved over a tile's tokens; or [pairs] of bfloat16 numbers, likewise.
 //!
 //! `[piece of 256 columns][tile of up to 6 tokens][column or group][6 tokens]`, so that for one piece of the weights the
 //! activations of all tokens are one stream. Rounding as [`crate::kernels::rounding`] says, but for the columns that rescaled weights share a scale for.
@@ -10,8 +10,9 @@ use std::ops::Range;
 use super::super::pack::{SMALLEST, Source};
 use super::super::unpack::{Form, PIECE};
 use super::tile::MAGIC;
+use super::{How, pairs};
 use crate::buffer::{AlignedVec, Zeroed};
-use crate::isa::Avx512;
+use crate::isa::{Avx512, Avx512Bf16};
 use crate::kernels::disjoint::Disjoint;
 use crate::kernels::rounding::Unit;
 use crate::kernels::simd::transposed;
@@ -55,13 +56,17 @@ pub(crate) struct Tokens {
     extras: [Extra; FORMS],
     /// How many of them are.
     used: usize,
+    pairs: AlignedVec<pairs::Part>,
+    /// Whether pairs are wanted: the proof that they can be made.
+    in_pairs: Option<Avx512Bf16>,
 }
 
 impl Default for Tokens {
     fn default() -> Self {
         let form = Form { group: GROUP, offset: 0, minimum: true, multiples: false };
         let extras = [(); FORMS].map(|()| Extra { form, values: AlignedVec::zeroed(0) });
-        Self { deal: Deal::default(), columns: 0, parts: AlignedVec::zeroed(0), extras, used: 0 }
+        let (parts, pairs) = (AlignedVec::zeroed(0), AlignedVec::zeroed(0));
+        Self { deal: Deal::default(), columns: 0, parts, extras, used: 0, pairs, in_pairs: None }
     }
 }
 
@@ -78,6 +83,9 @@ impl Tokens {
         if self.parts.len() < parts {
             self.parts = AlignedVec::zeroed(parts);
         }
+        if self.pairs.len() < parts {
+            self.pairs = AlignedVec::zeroed(parts);
+        }
         for extra in self.extras.iter_mut().filter(|extra| extra.values.len() < parts * MOST_GROUPS) {
             extra.values = AlignedVec::zeroed(parts * MOST_GROUPS);
         }
@@ -85,15 +93,19 @@ impl Tokens {
 
     /// Begins with another matrix; allocates only when it is larger than any before.
     pub(crate) fn reset(&mut self, rows: usize, columns: usize) {
-        (self.deal, self.columns, self.used) = (Deal::new(rows), columns, 0);
+        (self.deal, self.columns, self.used, self.in_pairs) = (Deal::new(rows), columns, 0, None);
         self.reserve(rows, columns);
     }
 
-    /// Says that the matrix will be multiplied with weights of `form`, before it is packed.
+    /// Says how the matrix will be multiplied, before it is packed.
     ///
     /// # Panics
     /// When these are more forms than one operation has weights.
-    pub(crate) fn want(&mut self, form: Form) {
+    pub(crate) fn want(&mut self, how: How) {
+        let form = match how {
+            How::Bytes(form) => form,
+            How::Pairs(proof) => return self.in_pairs = Some(proof),
+        };
         if self.extras[..self.used].iter().all(|extra| extra.form != form) {
             self.extras[self.used].form = form;
             self.used += 1;
@@ -102,7 +114,7 @@ impl Tokens {
 
     /// Whether anything wants the matrix.
     pub(crate) fn wanted(&self) -> bool {
-        self.used > 0
+        self.used > 0 || self.in_pairs.is_some()
     }
 
     /// Returns the number of tokens.
@@ -145,6 +157,12 @@ impl Tokens {
         (&self.parts[piece * tiles..][..tiles], &extra[piece * tiles * groups..][..tiles * groups])
     }
 
+    /// Returns one piece of all tiles, in pairs.
+    pub(super) fn pairs(&self, piece: usize) -> &[pairs::Part] {
+        assert!(self.in_pairs.is_some(), "packed in pairs");
+        &self.pairs[piece * self.tiles()..][..self.tiles()]
+    }
+
     /// Returns a view that packs tiles, for several threads at once.
     pub(crate) fn writer(&mut self) -> Writer<'_> {
         let (deal, columns, pieces, scaling) = (self.deal, self.columns, self.pieces(), self.scaling());
@@ -152,7 +170,8 @@ impl Tokens {
         for (slot, extra) in extras.iter_mut().zip(&mut self.extras[..self.used]) {
             *slot = Some((extra.form, Disjoint::new(&mut extra.values)));
         }
-        Writer { deal, columns, pieces, scaling, parts: Disjoint::new(&mut self.parts), extras }
+        let pairs = self.in_pairs.map(|proof| (proof, Disjoint::new(&mut self.pairs)));
+        Writer { deal, columns, pieces, scaling, parts: Disjoint::new(&mut self.parts), extras, pairs }
     }
 }
 
@@ -164,6 +183,7 @@ pub(crate) struct Writer<'a> {
     scaling: Scaling,
     parts: Disjoint<'a, Part>,
     extras: [Option<(Form, Disjoint<'a, [u32; TILE]>)>; FORMS],
+    pairs: Option<(Avx512Bf16, Disjoint<'a, pairs::Part>)>,
 }
 
 impl Writer<'_> {
@@ -194,11 +214,19 @@ impl Writer<'_> {
         }
     }
 
-    /// Packs a piece of a tile: rows of equal lengths of whole groups, or empty for tokens that do not exist.
+    /// Packs a piece of a tile: rows of equal lengths, of whole groups unless only pairs are wanted, or empty for tokens that do
+    /// not exist.
     ///
     /// # Safety
     /// Part `at` is the caller's.
     unsafe fn piece(&self, _simd: Avx512, rows: &[&[f32]; TILE], at: usize) {
+        if let Some((_, pairs)) = &self.pairs {
+            // SAFETY: the part is the caller's, and the proof beside it that of the instructions.
+            unsafe { pairs.slice(at..at + 1)[0].fill(rows) };
+        }
+        if self.extras[0].is_none() {
+            return;
+        }
         // SAFETY: the caller's.
         let part = unsafe { &mut self.parts.slice(at..at + 1)[0] };
         // SAFETY: the token proves the instructions.
@@ -258,16 +286,24 @@ fn fill(part: &mut Part, rows: &[&[f32]; TILE], scaling: Scaling) {
                 quads[lane] = quantise(values, inverses[lane]);
             }
         }
-        // SAFETY: AVX-512 brings AVX2.
-        let columns = unsafe { transposed(quads) };
-        let to = part.quads.as_flattened_mut();
-        for (quad, column) in columns.into_iter().enumerate() {
-            let at = (8 * group + quad) * TILE;
-            let mask = if at + 8 <= to.len() { 0xff } else { (1 << TILE) - 1 };
-            // SAFETY: eight integers are writable, or six, which the mask then selects. The last two are zeros in the
-            // next column's place, which is written after this one.
-            unsafe { _mm256_mask_storeu_epi32(to.as_mut_ptr().add(at), mask, column) };
-        }
+        interleave(&mut part.quads, 8 * group, quads);
+    }
+}
+
+/// Puts eight elements of each token, of which the last two do not exist, side by side, from place `first` on; what is there
+/// behind them is overwritten.
+#[inline]
+#[target_feature(enable = "avx2,avx512f,avx512vl")]
+pub(super) fn interleave(to: &mut [[i32; TILE]], first: usize, tokens: [__m256i; 8]) {
+    let to = to[first..].as_flattened_mut();
+    assert!(to.len() >= 8 * TILE);
+    // SAFETY: AVX-512 brings AVX2.
+    let columns = unsafe { transposed(tokens) };
+    for (i, column) in columns.into_iter().enumerate() {
+        let mask = if i * TILE + 8 <= to.len() { 0xff } else { (1 << TILE) - 1 };
+        // SAFETY: eight integers are writable, or six, which the mask then selects. The last two are zeros in the next
+        // column's place, which is written after this one.
+        unsafe { _mm256_mask_storeu_epi32(to.as_mut_ptr().add(i * TILE), mask, column) };
     }
 }
 

@@ -1,8 +1,16 @@
-//! The transposition of 16 x 16 elements of 32 bits in registers.
+//! bfloat16 in vectors of 512 bits: rounding to it, and the transposition that brings pairs of numbers side by side.
 
 use std::arch::x86_64::*;
 
-/// Returns the columns of `r` as rows.
+/// Rounds 32 floats to bfloat16, to nearest, ties to even; subnormal numbers become zeros.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn bf16(low: __m512, high: __m512) -> __m512i {
+    // SAFETY: both are 512 bits of plain data.
+    unsafe { std::mem::transmute(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// Returns the columns of 16 x 16 elements of 32 bits as rows.
 #[inline]
 #[target_feature(enable = "avx512f")]
 pub(super) fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
