@@ -110,7 +110,7 @@ impl Memory {
         let rows = |bytes| Rows { ty, bytes, columns: SIDE, rows };
         let matrices: Vec<_> = self.0.chunks_exact(matrix_bytes).map(rows).collect();
         let x: Vec<f32> = (0..columns * SIDE).map(|i| ((i * 31 % 97) as f32 - 48.0) / 48.0).collect();
-        let input = Input::with_capacity(columns, SIDE);
+        let input = Input::with_capacity(columns, columns, SIDE);
         Matrices { level, matrices, x, input, out: vec![0.0; columns * SIDE], columns }
     }
 }

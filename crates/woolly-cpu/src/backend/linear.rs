@@ -1,8 +1,9 @@
 //! Products of activations with weights: one fork-join for all weights of one input.
 //!
-//! Up to [`MAX_COLUMNS`] rows, with wide vectors or tiles up to sixteen, on 256 bits fewer ([`vectors::many`]), go through
-//! the matrix-vector kernels, which are bound by reading the weights: each thread begins with an equal share of their
-//! bytes. More rows go through the blocked product: threads take strips of weight rows one after the other.
+//! Up to [`MAX_COLUMNS`] rows, with wide vectors or tiles up to sixteen, with wide ones beside floats up to 32, on 256 bits fewer
+//! ([`vectors::many`]), go through the matrix-vector kernels, which are bound by reading the weights: each thread begins with
+//! an equal share of their bytes. More rows go through the blocked product: threads take strips of weight rows one after the
+//! other.
 
 use std::ops::Range;
 

@@ -12,7 +12,7 @@ use crate::kernels::gemm::avx512::{self, How, Tokens};
 use crate::kernels::gemm::{self, Source};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::gemv::tiles::{self, Columns};
-use crate::kernels::gemv::{Input, MAX_COLUMNS, Rows, gemv};
+use crate::kernels::gemv::{self, Input, MAX_COLUMNS, MAX_COLUMNS_OF_FLOATS, Rows};
 
 /// Vectors from which on tiles are faster than the vector units.
 #[cfg(target_arch = "x86_64")]
@@ -49,7 +49,18 @@ pub(super) fn many(level: Level, rows: usize, weight: &Rows<'_>) -> bool {
     false
 }
 
-/// Up to [`MAX_COLUMNS`] vectors, or as many as tiles or panels take where all weights are multiplied on them.
+/// Returns whether so many vectors, more than [`MAX_COLUMNS`], are better multiplied with the rows of this weight as they are than
+/// with panels of them, which for floats are as large: on AVX-512, where no kernel for many rows is faster than single precision.
+#[cfg(target_arch = "x86_64")]
+fn as_they_are(level: Level, rows: usize, weight: &Rows<'_>) -> bool {
+    rows <= MAX_COLUMNS_OF_FLOATS
+        && gemv::takes_many(level, weight)
+        && (level == Level::Avx512 || level == Level::Amx && Amx::new().is_none())
+        && avx512::takes(level, weight, rows).is_none()
+}
+
+/// Up to [`MAX_COLUMNS`] vectors, of floats [`MAX_COLUMNS_OF_FLOATS`], or as many as tiles or panels take where all weights are
+/// multiplied on them.
 #[derive(Debug, Default)]
 pub(super) struct Vectors {
     rows: usize,
@@ -100,7 +111,9 @@ impl Vectors {
     /// Whether products of so many rows with this weight are computed for all of them at once.
     pub(super) fn together(level: Level, rows: usize, weight: &Rows<'_>) -> bool {
         #[cfg(target_arch = "x86_64")]
-        return Self::on_tiles(level, rows, weight) || Self::on_panels(level, rows, weight).is_some();
+        return Self::on_tiles(level, rows, weight)
+            || Self::on_panels(level, rows, weight).is_some()
+            || as_they_are(level, rows, weight);
         #[cfg(not(target_arch = "x86_64"))]
         {
             let _ = (level, rows, weight);
@@ -111,7 +124,7 @@ impl Vectors {
     /// Makes room for vectors of `columns` elements; what is not used takes no memory.
     pub(super) fn reserve(&mut self, columns: usize) {
         if self.input.as_ref().is_none_or(|(_, room)| *room < columns) {
-            self.input = Some((Input::with_capacity(MAX_COLUMNS, columns), columns));
+            self.input = Some((Input::with_capacity(MAX_COLUMNS, MAX_COLUMNS_OF_FLOATS, columns), columns));
         }
         #[cfg(target_arch = "x86_64")]
         {
@@ -188,7 +201,7 @@ impl Vectors {
             return unsafe { avx512::multiply(taken, weight, range, &self.panels, out, out_stride) };
         }
         if let Some((input, _)) = &self.input {
-            gemv(level, weight, range, input, out, out_stride);
+            gemv::gemv(level, weight, range, input, out, out_stride);
         }
     }
 }

@@ -58,6 +58,9 @@ macro_rules! with_format {
 /// Most vectors that one pass over the weights is multiplied with.
 pub const MAX_COLUMNS: usize = 8;
 
+/// The same for weights that are floats, whose rows stay in the cache while they are multiplied with four vectors after four.
+pub const MAX_COLUMNS_OF_FLOATS: usize = 32;
+
 /// A weight matrix where it lies: row-major GGUF blocks at any alignment.
 #[derive(Clone, Copy, Debug)]
 pub struct Rows<'a> {
@@ -85,12 +88,12 @@ pub struct Input {
 }
 
 impl Input {
-    /// Reserves all that [`Input::prepare`] will need for up to `max_columns` vectors of up to `max_k` elements; memory is
-    /// only used for the arrangements that come up.
-    pub fn with_capacity(max_columns: usize, max_k: usize) -> Self {
+    /// Reserves all that [`Input::prepare`] will need for up to `max_columns` vectors of up to `max_k` elements, of floats
+    /// `max_of_floats`; memory is only used for the arrangements that come up.
+    pub fn with_capacity(max_columns: usize, max_of_floats: usize, max_k: usize) -> Self {
         let order = [0; 16];
         Self {
-            plain: Slot::new(order, max_columns, max_k),
+            plain: Slot::new(order, max_of_floats, max_k),
             int8: Arrangements::new(max_columns, max_k),
             exact: Arrangements::new(max_columns, max_k),
             #[cfg(target_arch = "x86_64")]
@@ -118,11 +121,13 @@ impl Input {
     /// Prepares `m` vectors of `k` elements (`x`, row-major) for `w`; returns at once if matrices like `w` had it done.
     ///
     /// # Panics
-    /// When `x` is no `m · k` elements, `m` exceeds [`MAX_COLUMNS`], or `x` the capacity.
+    /// When `x` is no `m · k` elements, `m` exceeds [`MAX_COLUMNS`] or [`MAX_COLUMNS_OF_FLOATS`], or `x` the capacity.
     pub fn prepare(&mut self, level: Level, w: &Rows<'_>, x: &[f32], m: usize, k: usize) {
         assert_eq!(x.len(), m * k, "{m} input vectors of {k} elements");
-        assert!(m <= MAX_COLUMNS, "{m} input vectors at once");
-        self.prepare_path(level, path(level, w), x, m, k);
+        let path = path(level, w);
+        let most = if matches!(path, Path::Float(_)) { MAX_COLUMNS_OF_FLOATS } else { MAX_COLUMNS };
+        assert!(m <= most, "{m} input vectors at once");
+        self.prepare_path(level, path, x, m, k);
     }
 
     fn prepare_path(&mut self, level: Level, path: Path, x: &[f32], m: usize, k: usize) {
@@ -232,6 +237,12 @@ fn path(level: Level, w: &Rows<'_>) -> Path {
 pub(crate) fn exact(w: &Rows<'_>) -> bool {
     const SMALL: usize = 256 << 10;
     w.bytes.len() <= SMALL
+}
+
+/// Whether products with up to [`MAX_COLUMNS_OF_FLOATS`] vectors can be computed at once.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn takes_many(level: Level, w: &Rows<'_>) -> bool {
+    matches!(path(level, w), Path::Float(_))
 }
 
 /// Whether [`with_format`] lists the type for eight-bit activations.

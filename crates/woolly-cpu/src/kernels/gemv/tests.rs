@@ -71,7 +71,7 @@ impl Case {
 
     /// `[column][row]`, computed in the ranges given.
     fn run(&self, level: Level, m: usize, ranges: &[Range<usize>], force: Option<Path>) -> Vec<f32> {
-        let mut input = Input::with_capacity(MAX_COLUMNS, self.k);
+        let mut input = Input::with_capacity(MAX_COLUMNS, MAX_COLUMNS_OF_FLOATS, self.k);
         let w = self.matrix();
         let path = force.unwrap_or_else(|| path(level, &w));
         input.prepare_path(level, path, &self.x[..m * self.k], m, self.k);
@@ -245,7 +245,7 @@ fn preparing_again_keeps_or_replaces() {
         gemv(level, &w, 0..2, input, &SharedOut::new(&mut out), 2);
         out
     };
-    let mut input = Input::with_capacity(1, 256);
+    let mut input = Input::with_capacity(1, 1, 256);
     input.prepare(level, &w, x, 1, 256);
     let first = run(&input);
     input.prepare(level, &w, &[0.0; 256], 1, 256);
@@ -260,7 +260,7 @@ fn preparing_again_keeps_or_replaces() {
 fn an_input_for_another_type_is_refused() {
     let case = Case::new(TensorType::Q4_K, 256, 2, 0, Scales::Usual);
     let other = Case::new(TensorType::Q6_K, 256, 2, 0, Scales::Usual);
-    let mut input = Input::with_capacity(1, 256);
+    let mut input = Input::with_capacity(1, 1, 256);
     input.prepare(Level::best(), &case.matrix(), &case.x[..256], 1, 256);
     input.plain.invalidate();
     gemv(Level::best(), &other.matrix(), 0..2, &input, &SharedOut::new(&mut [0.0; 2]), 2);
