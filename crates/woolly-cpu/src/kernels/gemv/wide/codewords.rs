@@ -34,6 +34,8 @@ pub(super) struct Iq3Xxs;
 /// Magnitudes of four weights by 512 codewords, signs, a scale for each 32.
 pub(super) struct Iq3S;
 /// Ternary codewords of eight weights, a scale and a shift for each 32.
+///
+/// Offsets stay below 17 · 15 · 127 < 2¹⁵, scaled.
 pub(super) struct Iq1S;
 /// Ternary codewords of eight weights with a shift each, a scale for each 16.
 pub(super) struct Iq1M;

@@ -34,6 +34,9 @@ pub(super) struct Q4K;
 /// Q4_K and a fifth bit.
 pub(super) struct Q5K;
 /// Two bits, with scales and minimums of four bits for each 16 weights.
+///
+/// Sums stay below 4 · 48 · 127 < 2¹⁵ as words, scales below 15 · 127 · 16 < 2¹⁵, and where one of both is that large, the other is
+/// a sixteenth of it.
 pub(super) struct Q2K;
 /// Two bits and a third in a mask, less 4, with signed scales of six bits for each 16 weights.
 pub(super) struct Q3K;

@@ -32,7 +32,7 @@ pub(super) struct Integers {
 }
 
 impl Integers {
-    /// Moves the integer scales up, up to four bits, and takes four bits off the others.
+    /// Moves the integer scales up by as many bits as `shifts` says of each, and the scale of the block down by four.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     pub(super) fn shifted(self, shifts: __m512i) -> Self {
