@@ -365,6 +365,13 @@ impl<T: Arrangement> Kernel for Fill<'_, T> {
     }
 }
 
+/// Orders of groups of 16 that several kernels have: the natural one.
+pub(super) const NATURAL: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+/// 32 low nibbles, then 32 high ones (Q4_K, Q5_K).
+pub(super) const K_NIBBLES: [u8; 16] = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
+/// Bit pairs of 32 bytes, both halves of a block side by side (Q2_K, Q3_K).
+pub(super) const PAIRS: [u8; 16] = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
+
 /// One slot for each order that weights come in.
 pub(super) struct Arrangements<O: Operand> {
     /// Natural order, lanes (Q8_0).
@@ -383,17 +390,14 @@ pub(super) struct Arrangements<O: Operand> {
 
 impl<O: Operand> Arrangements<O> {
     pub(super) fn new(columns: usize, k: usize) -> Self {
-        let natural = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         let nibbles = [0, 2, 4, 6, 1, 3, 5, 7, 0, 0, 0, 0, 0, 0, 0, 0];
-        let k_nibbles = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
-        let pairs = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
         Self {
-            natural: Slot::new(natural, columns, k),
+            natural: Slot::new(NATURAL, columns, k),
             nibbles: Slot::new(nibbles, columns, k),
             nibble_pairs: Slot::new(nibbles, columns, k),
-            k_nibbles: Slot::new(k_nibbles, columns, k),
-            sixteens: Slot::new(natural, columns, k),
-            pairs: Slot::new(pairs, columns, k),
+            k_nibbles: Slot::new(K_NIBBLES, columns, k),
+            sixteens: Slot::new(NATURAL, columns, k),
+            pairs: Slot::new(PAIRS, columns, k),
         }
     }
 

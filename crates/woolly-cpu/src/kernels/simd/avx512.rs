@@ -231,36 +231,46 @@ impl TileSimd for Avx512 {
             for (i, row) in r.iter_mut().enumerate() {
                 *row = _mm512_loadu_si512(from.add(i * from_stride).cast());
             }
-            // Pairs of rows by 32 bits, then by 64: u[4i + j] holds column j of rows 4i..4i+4 in each 128-bit lane.
-            let mut t = r;
-            for i in 0..8 {
-                t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-                t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-            }
-            let mut u = t;
-            for i in 0..4 {
-                for j in 0..2 {
-                    u[4 * i + 2 * j] = _mm512_unpacklo_epi64(t[4 * i + j], t[4 * i + 2 + j]);
-                    u[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(t[4 * i + j], t[4 * i + 2 + j]);
-                }
-            }
-            // A 4 x 4 transposition of 128-bit lanes for each j: lane l of row group i goes to column 4l + j, part i.
-            for j in 0..4 {
-                let even_low = _mm512_shuffle_i32x4::<0x88>(u[j], u[4 + j]);
-                let odd_low = _mm512_shuffle_i32x4::<0xdd>(u[j], u[4 + j]);
-                let even_high = _mm512_shuffle_i32x4::<0x88>(u[8 + j], u[12 + j]);
-                let odd_high = _mm512_shuffle_i32x4::<0xdd>(u[8 + j], u[12 + j]);
-                let columns = [
-                    _mm512_shuffle_i32x4::<0x88>(even_low, even_high),
-                    _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high),
-                    _mm512_shuffle_i32x4::<0xdd>(even_low, even_high),
-                    _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high),
-                ];
-                for (lane, column) in columns.into_iter().enumerate() {
-                    _mm512_storeu_si512(to.add((4 * lane + j) * to_stride).cast(), column);
-                }
+            for (i, column) in transposed16(r).into_iter().enumerate() {
+                _mm512_storeu_si512(to.add(i * to_stride).cast(), column);
             }
         }
+    }
+}
+
+/// Returns the columns of 16 x 16 elements of 32 bits as rows.
+///
+/// # Safety
+/// The processor has AVX-512.
+#[inline(always)]
+pub(crate) unsafe fn transposed16(r: [__m512i; 16]) -> [__m512i; 16] {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        // Pairs of rows by 32 bits, then by 64: u[4i + j] holds column j of rows 4i..4i+4 in each 128-bit lane.
+        let mut t = r;
+        for i in 0..8 {
+            t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+            t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+        }
+        let mut u = t;
+        for i in 0..4 {
+            for j in 0..2 {
+                u[4 * i + 2 * j] = _mm512_unpacklo_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+                u[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(t[4 * i + j], t[4 * i + 2 + j]);
+            }
+        }
+        // A 4 x 4 transposition of 128-bit lanes for each j: lane l of row group i goes to column 4l + j, part i.
+        for j in 0..4 {
+            let even_low = _mm512_shuffle_i32x4::<0x88>(u[j], u[4 + j]);
+            let odd_low = _mm512_shuffle_i32x4::<0xdd>(u[j], u[4 + j]);
+            let even_high = _mm512_shuffle_i32x4::<0x88>(u[8 + j], u[12 + j]);
+            let odd_high = _mm512_shuffle_i32x4::<0xdd>(u[8 + j], u[12 + j]);
+            t[j] = _mm512_shuffle_i32x4::<0x88>(even_low, even_high);
+            t[4 + j] = _mm512_shuffle_i32x4::<0x88>(odd_low, odd_high);
+            t[8 + j] = _mm512_shuffle_i32x4::<0xdd>(even_low, even_high);
+            t[12 + j] = _mm512_shuffle_i32x4::<0xdd>(odd_low, odd_high);
+        }
+        t
     }
 }
 

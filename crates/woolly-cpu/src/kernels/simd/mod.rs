@@ -13,6 +13,8 @@ mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::transposed;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::transposed16;
 
 use crate::isa::{Level, Scalar, Simd};
 

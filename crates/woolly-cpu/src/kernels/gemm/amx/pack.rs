@@ -10,7 +10,8 @@ use crate::buffer::AlignedVec;
 use crate::isa::Amx;
 use crate::kernels::disjoint::Disjoint;
 use crate::kernels::gemm::Source;
-use crate::kernels::gemm::bf16::{bf16, transpose};
+use crate::kernels::gemm::bf16::bf16;
+use crate::kernels::simd::transposed16;
 
 /// Tokens of a tile.
 const TILE: usize = 16;
@@ -148,7 +149,9 @@ impl Writer<'_> {
                 let from = rows[lane].as_ptr().add(step * COLUMNS);
                 bf16(_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)))
             });
-            for (to, pair) in to.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(transpose(pairs)) {
+            // SAFETY: this function has the instructions.
+            let pairs = unsafe { transposed16(pairs) };
+            for (to, pair) in to.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(pairs) {
                 // SAFETY: 64 bytes are writable.
                 unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), pair) };
             }

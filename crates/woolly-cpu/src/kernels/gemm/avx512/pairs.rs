@@ -8,7 +8,7 @@
 use std::arch::x86_64::*;
 use std::ops::Range;
 
-use super::super::bf16::{bf16, transpose};
+use super::super::bf16::bf16;
 use super::super::lanes::{Ahead, Matrix};
 use super::super::unpack::PIECE;
 use super::panel::{LANES, ROWS};
@@ -18,6 +18,7 @@ use super::{after_panels, width};
 use crate::buffer::Zeroed;
 use crate::isa::{Avx512, Avx512Bf16};
 use crate::kernels::gemv::Rows;
+use crate::kernels::simd::transposed16;
 
 /// Pairs of columns in a piece.
 const PAIRS: usize = PIECE / 2;
@@ -94,7 +95,9 @@ impl Panel {
                     // SAFETY: the mask selects what a row has of these columns, and nothing of one that does not exist.
                     *row = unsafe { _mm512_maskz_loadu_epi16(mask, at.cast()) };
                 }
-                for (to, pairs) in self.0[column / 2..][..LANES].iter_mut().zip(transpose(rows)) {
+                // SAFETY: this function has the instructions.
+                let columns = unsafe { transposed16(rows) };
+                for (to, pairs) in self.0[column / 2..][..LANES].iter_mut().zip(columns) {
                     // SAFETY: sixteen words are writable.
                     unsafe { _mm512_storeu_si512(to[half].as_mut_ptr().cast(), pairs) };
                 }

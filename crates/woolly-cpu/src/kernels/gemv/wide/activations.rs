@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::input::{Arrangement, Slot};
+use super::super::input::{Arrangement, K_NIBBLES, NATURAL, PAIRS, Slot};
 use crate::buffer::Zeroed;
 use crate::isa::Avx512;
 use crate::kernels::rounding::{BLOCK, Unit};
@@ -82,11 +82,11 @@ fn halves(x: &[f32; 32]) -> [__m512; 2] {
 
 /// One slot for each order that weights come in; see [`super::super::input::Arrangements`].
 pub(in super::super) struct Slots {
-    /// 32 low nibbles, then 32 high ones (Q4_K, Q5_K).
+    /// Q4_K and Q5_K.
     pub(super) nibbles: Slot<Wide>,
-    /// Bit pairs of 32 bytes, both halves of a block side by side (Q2_K, Q3_K).
+    /// Q2_K, Q3_K and TQ2_0.
     pub(super) pairs: Slot<Wide>,
-    /// Natural order (Q6_K).
+    /// Q6_K, TQ1_0, and types with codewords.
     pub(super) natural: Slot<Wide>,
     /// 16 low nibbles, then 16 high ones, of four groups (IQ4_XS).
     pub(super) sixteens: Slot<Wide>,
@@ -94,14 +94,11 @@ pub(in super::super) struct Slots {
 
 impl Slots {
     pub(in super::super) fn new(columns: usize, k: usize) -> Self {
-        let nibbles = [0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15];
-        let pairs = [0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15];
-        let natural = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
         let sixteens = [0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15];
         Self {
-            nibbles: Slot::new(nibbles, columns, k),
-            pairs: Slot::new(pairs, columns, k),
-            natural: Slot::new(natural, columns, k),
+            nibbles: Slot::new(K_NIBBLES, columns, k),
+            pairs: Slot::new(PAIRS, columns, k),
+            natural: Slot::new(NATURAL, columns, k),
             sixteens: Slot::new(sixteens, columns, k),
         }
     }

@@ -14,7 +14,7 @@ use woolly_quant::grids;
 use super::super::input::Slot;
 use super::Format;
 use super::activations::{Slots, Wide};
-use super::scales::{InWords, Integers, NATURAL8, NATURAL16, Places, add_integers, dots, eight, signed_dots, sixteen};
+use super::scales::{InWords, Integers, add_integers, dots, eight, signed_dots, sixteen};
 use super::scales::{take_off8, take_off16};
 use super::vectors::{at, lane_halves, lanes, load, load16, words, words_of_bytes};
 use super::{in_words, layout};
@@ -291,37 +291,30 @@ impl Format for Iq1M {
 
 impl InWords for Iq2Xxs {
     const EACH: usize = 8;
-    const PLACES: Places = NATURAL8;
 }
 
 impl InWords for Iq2Xs {
     const EACH: usize = 16;
-    const PLACES: Places = NATURAL16;
 }
 
 impl InWords for Iq2S {
     const EACH: usize = 16;
-    const PLACES: Places = NATURAL16;
 }
 
 impl InWords for Iq3Xxs {
     const EACH: usize = 8;
-    const PLACES: Places = NATURAL8;
 }
 
 impl InWords for Iq3S {
     const EACH: usize = 8;
-    const PLACES: Places = NATURAL8;
 }
 
 impl InWords for Iq1S {
     const EACH: usize = 8;
-    const PLACES: Places = NATURAL8;
 }
 
 impl InWords for Iq1M {
     const EACH: usize = 16;
-    const PLACES: Places = NATURAL16;
 }
 
 /// Four numbers of codewords.

@@ -7,7 +7,7 @@ use super::super::input::Slot;
 use super::super::nibbles::NON_LINEAR;
 use super::Format;
 use super::activations::{Slots, Wide};
-use super::scales::{Floats, InWords, Integers, NATURAL8, NATURAL16, Places, Places8, Spread, add_integers, dots};
+use super::scales::{Floats, InWords, Integers, Places, Places8, Spread, add_integers, dots, natural};
 use super::scales::{eight, sixteen, spread_eight, take_off8, take_off16};
 use super::vectors::{at, broadcast8, lane_halves, lanes, load, load16, twice, words, words_of_bytes};
 use super::{in_words, layout};
@@ -332,7 +332,6 @@ impl InWords for Q3K {
 
 impl InWords for Q6K {
     const EACH: usize = 16;
-    const PLACES: Places = NATURAL16;
 }
 
 impl Places8 for Tq20 {
@@ -340,7 +339,7 @@ impl Places8 for Tq20 {
 }
 
 impl Places8 for Tq10 {
-    const PLACES: Places = NATURAL8;
+    const PLACES: Places = natural(8);
 }
 
 /// Unpacks the headers of Q4_K and Q5_K, and takes the minimums off.

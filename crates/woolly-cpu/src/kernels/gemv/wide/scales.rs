@@ -11,16 +11,22 @@ pub(super) trait InWords: Format<Scales = Integers> {
     /// Scales of a row, 8 or 16.
     const EACH: usize;
     /// Which of them belong to the lanes of the four vectors of weights.
-    const PLACES: Places;
+    const PLACES: Places = natural(Self::EACH);
 }
 
 /// Which scale belongs to each lane of four vectors.
 pub(super) type Places = [[usize; 4]; 4];
 
-/// Of 16 scales, where the weights are in natural order.
-pub(super) const NATURAL16: Places = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]];
-/// Of eight scales, where the weights are in natural order.
-pub(super) const NATURAL8: Places = [[0, 0, 1, 1], [2, 2, 3, 3], [4, 4, 5, 5], [6, 6, 7, 7]];
+/// Of so many scales, where the weights are in natural order.
+pub(super) const fn natural(each: usize) -> Places {
+    let mut places = [[0; 4]; 4];
+    let mut i = 0;
+    while i < 16 {
+        places[i / 4][i % 4] = i * each / 16;
+        i += 1;
+    }
+    places
+}
 
 /// Scales of a block of four rows for words.
 #[derive(Clone, Copy)]
