@@ -164,7 +164,7 @@ pub(crate) unsafe fn multiply(
     // SAFETY: passed on from the caller.
     unsafe {
         match how {
-            How::Bytes(form) if few::takes(weight.ty, x.rows()) => {
+            How::Bytes(form) if few::takes(simd, weight.ty, x.rows()) => {
                 few::multiply((simd, form), weight, range, x, out, out_stride);
             }
             How::Bytes(form) => {

@@ -100,12 +100,15 @@ fn few_tokens_agree_with_exact_sums() {
             let mut bytes = vec![0; 5];
             bytes.extend(blocks(ty, k, rows, 7));
             let w = Rows { ty, bytes: &bytes[5..], columns: k, rows };
-            for m in [16, 1, 8, 3, 7, 11] {
+            for m in [16, 1, 8, 3, 7, 9, 10, 11, 12, 13, 14, 15] {
                 let x = activations(m * k);
                 pack(simd, &mut tokens, &x, k, how);
-                let out = multiplied((simd, how), &w, &tokens);
-                let case = format!("{ty} {rows}x{k}, {m} tokens");
-                check(&case, (&decoded(&w), k), &rounded(ty, &x, k), |token, r| out[token * rows + r]);
+                let (values, x) = (decoded(&w), rounded(ty, &x, k));
+                for simd in [simd, simd.of_the_other_maker()] {
+                    let out = multiplied((simd, how), &w, &tokens);
+                    let case = format!("{ty} {rows}x{k}, {m} tokens, amd: {}", simd.amd());
+                    check(&case, (&values, k), &x, |token, r| out[token * rows + r]);
+                }
             }
         }
     }
