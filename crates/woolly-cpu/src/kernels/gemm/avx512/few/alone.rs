@@ -1,7 +1,7 @@
 //! Nine to sixteen tokens: sixteen weight rows are multiplied with all of them as they are unpacked.
 //!
-//! A panel's weights are stored before they are multiplied. On Zen 4 that takes as long as 1.6 products a store, since the third operand
-//! of products comes through the same port; here the sums of a group are stored instead, which are fewer.
+//! So unpacking is hidden among products, and no panel is stored. What is stored are sums, once a group: on Zen 4 each store takes the
+//! place of 1.6 products, whose third operand comes through the same port.
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
