@@ -4,6 +4,7 @@
 //! inner loops need no shuffles. Vectors are quantised to 8 bits with a scale for each 32 elements ([`rounding`]), or kept as floats.
 
 use std::array;
+use std::hint;
 
 use crate::buffer::{AlignedVec, Zeroed};
 use crate::isa::{Bytes, Kernel, Level, Simd};
@@ -71,7 +72,8 @@ impl Operand for Int8 {
 
     #[inline(always)]
     fn round(x: &mut [f32; BLOCK], unit: Option<Unit>) -> f32 {
-        let largest = rounding::largest(x);
+        // Hidden from the compiler, which would take blocks side by side, gathering their elements, where they lie in a row.
+        let largest = hint::black_box(rounding::largest(x));
         if largest >= f32::INFINITY.to_bits() {
             *x = [1.0; BLOCK];
             return f32::NAN;
