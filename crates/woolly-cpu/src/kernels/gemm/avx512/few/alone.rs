@@ -1,7 +1,7 @@
 //! Nine to sixteen tokens: sixteen weight rows are multiplied with all of them as they are unpacked.
 //!
 //! So unpacking is hidden among products, and no panel is stored. What is stored are sums, once a group: on Zen 4 each store takes the
-//! place of 1.6 products, whose third operand comes through the same port.
+//! place of 1.6 products, as measured (docs/performance.md).
 
 use std::arch::x86_64::*;
 use std::marker::PhantomData;
