@@ -3,8 +3,9 @@
 //!
 //! Thirty-two weight rows, a lane each, are unpacked piece by piece into a panel in the L1 cache and multiplied with up to six
 //! tokens at a time. A token's result does not depend on the strip its weights are in, and on how many tokens there are only
-//! where the panel does: [rescaled](rescale) weights pay for many of them. The same kernel serves prefill and a few sequences
-//! that are decoded together, where the unpacking is what counts.
+//! where the panel does: [rescaled](rescale) weights pay for many of them. The same kernel serves prefill and several sequences
+//! that are decoded together, where the unpacking is what counts. [Few](few) tokens take no panel in the types that are used most,
+//! and their sums may be in another order.
 
 mod few;
 mod pairs;
