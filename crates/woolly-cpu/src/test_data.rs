@@ -4,7 +4,7 @@ use woolly_quant::TensorType;
 use woolly_quant::half::{f32_to_bf16, f32_to_f16};
 
 use crate::isa::Level;
-use crate::kernels::rounding::in_multiples;
+use crate::kernels::rounding::Scales;
 
 /// A generator of uniformly distributed bits (Marsaglia's xorshift, 2003).
 pub(crate) struct Random(u64);
@@ -40,7 +40,11 @@ pub(crate) fn noise(n: usize, seed: u64) -> Vec<f32> {
 /// Returns rows of `k` activations as [`rounding`](crate::kernels::rounding) says for weights of type `ty`, written down a second
 /// time.
 pub(crate) fn rounded(ty: TensorType, x: &[f32], k: usize) -> Vec<f32> {
-    if in_multiples(ty) { rounded_in_multiples(x, k) } else { rounded_by(x, k, 32) }
+    match Scales::of(ty) {
+        Scales::Own => rounded_by(x, k, 32),
+        Scales::Multiples => rounded_in_multiples(x, k),
+        Scales::Block => rounded_by(x, k, 256),
+    }
 }
 
 /// The same for weights whose activations share a scale over `span` columns.
@@ -54,7 +58,7 @@ pub(crate) fn rounded_by(x: &[f32], k: usize, span: usize) -> Vec<f32> {
 }
 
 /// The same for scales of 32 that are multiples of a unit of 256.
-pub(crate) fn rounded_in_multiples(x: &[f32], k: usize) -> Vec<f32> {
+fn rounded_in_multiples(x: &[f32], k: usize) -> Vec<f32> {
     let block = |x: &[f32]| {
         let (largest, unit) = (most(x), most(x) / (127.0 * 127.0));
         let group = |x: &[f32]| {

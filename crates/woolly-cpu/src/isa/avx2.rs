@@ -3,6 +3,7 @@
 //! With `VNNI`, products of bytes are the instruction VPDPBUSD of AVX-VNNI (Alder Lake and Zen 5 on, and server processors
 //! since Sapphire Rapids) instead of three.
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::{ByteKernel, Bytes, Kernel, Simd};
@@ -596,6 +597,59 @@ impl<const VNNI: bool> Avx2<VNNI> {
         }
     }
 
+    /// Adds sums of two products of unsigned `w` with `a` to sixteen words.
+    #[inline(always)]
+    pub(crate) fn add_pairs(self, acc: Vector, w: Vector, a: &[i8]) -> Vector {
+        let a = &a[..32];
+        // SAFETY: 32 bytes are readable; `self` proves AVX2.
+        unsafe { _mm256_add_epi16(acc, _mm256_maddubs_epi16(w, _mm256_loadu_si256(a.as_ptr().cast()))) }
+    }
+
+    /// `a − b` of words.
+    #[inline(always)]
+    pub(crate) fn less(self, a: Vector, b: &[i16; 16]) -> Vector {
+        // SAFETY: 32 bytes are readable; `self` proves AVX2.
+        unsafe { _mm256_sub_epi16(a, _mm256_loadu_si256(b.as_ptr().cast())) }
+    }
+
+    /// Three times every byte, modulo 256: of a fraction in base 3, without its first digit.
+    #[inline(always)]
+    pub(crate) fn thrice(self, a: Vector) -> Vector {
+        // SAFETY: `self` proves AVX2.
+        unsafe { thrice(a) }
+    }
+
+    /// The first digit of every byte as a fraction in base 3, `⌊3 a / 256⌋`: three quarters of it have the digit in the upper two
+    /// bits, once they are made 1 less for having been rounded up twice.
+    #[inline(always)]
+    pub(crate) fn first_digits(self, a: Vector) -> Vector {
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let half = _mm256_avg_epu8(a, _mm256_setzero_si256());
+            let parts = _mm256_subs_epu8(_mm256_avg_epu8(a, half), _mm256_set1_epi8(1));
+            _mm256_and_si256(_mm256_srli_epi16::<6>(parts), _mm256_set1_epi8(3))
+        }
+    }
+
+    /// Sixteen bytes times 1 and 3, times 9 and 27, and times 81 beside four bytes times 1, 3, 9 and 27.
+    #[inline(always)]
+    pub(crate) fn side_by_side(self, from: &[u8; 20]) -> [Vector; 3] {
+        let (sixteen, four) = from.split_at(16);
+        let sixteen = self.small_vector(sixteen.as_array().expect("16 bytes"));
+        let four = u32::from_le_bytes(*four.as_array().expect("4 bytes"));
+        // SAFETY: `self` proves AVX2.
+        unsafe {
+            let twice = _mm256_broadcastsi128_si256(sixteen);
+            let first = _mm256_blend_epi32::<0xf0>(twice, self.thrice(twice));
+            let second = self.thrice(self.thrice(first));
+            let third = self.thrice(self.thrice(second));
+            let four = _mm256_set1_epi32(four.cast_signed());
+            let four = _mm256_blend_epi32::<0b1010_1010>(four, self.thrice(four));
+            let four = _mm256_blend_epi32::<0b1100_1100>(four, self.thrice(self.thrice(four)));
+            [first, second, _mm256_blend_epi32::<0xf0>(third, four)]
+        }
+    }
+
     /// Sums of two products of words each, as integers of 32 bits.
     #[inline(always)]
     pub(crate) fn word_products(self, a: Vector, b: &[i16; 16]) -> Vector {
@@ -685,4 +739,13 @@ impl<const VNNI: bool> Avx2<VNNI> {
             _mm_sub_epi8(_mm_or_si128(low, high), _mm_set1_epi8(32))
         }
     }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn thrice(a: Vector) -> Vector {
+    let mut twice = _mm256_add_epi8(a, a);
+    // SAFETY: no instruction at all. Left to itself, the compiler multiplies by powers of 3, which it widens bytes for.
+    unsafe { asm!("/* {0} */", inout(ymm_reg) twice, options(pure, nomem, nostack, preserves_flags)) };
+    _mm256_add_epi8(twice, a)
 }

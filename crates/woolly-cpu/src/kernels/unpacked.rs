@@ -97,6 +97,8 @@ pub(crate) trait Unpack: 'static {
     const ZERO: Self::Block;
     /// Weights that share a scale, 16 or 32.
     const GROUP: usize;
+    /// Whether all of a step share one, and so do activations ([`crate::kernels::rounding`]).
+    const ONE_SCALE: bool = false;
     /// Whether bytes are magnitudes, and [`Unpack::signs`] has the signs.
     const SIGNS: bool = false;
     /// What bytes are too large by; where the signs are apart, no magnitude is larger.
@@ -447,6 +449,7 @@ impl Unpack for Iq1M {
 impl Unpack for Tq10 {
     steps!(54);
     const GROUP: usize = 32;
+    const ONE_SCALE: bool = true;
     const OFFSET: u8 = 1;
     const LARGEST: u8 = 2;
 

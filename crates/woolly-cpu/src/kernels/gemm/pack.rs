@@ -10,7 +10,7 @@ use std::ops::Range;
 use super::unpack::{Form, PIECE};
 use crate::isa::Level;
 use crate::kernels::disjoint::Disjoint;
-use crate::kernels::rounding::{self, Unit};
+use crate::kernels::rounding::{self, Scales, Unit};
 use crate::kernels::simd::{self, TileKernel, TileSimd};
 
 /// Rows interleaved with each other.
@@ -37,8 +37,7 @@ pub(super) struct Offsets {
 pub(crate) struct Packed {
     rows: usize,
     columns: usize,
-    /// Whether scales are multiples of one for a piece.
-    multiples: bool,
+    scaling: Scales,
     /// `[piece][tile][PIECE / 4][TILE]`, or pairs of these; empty unless packed as integers.
     pub(super) quads: Vec<i32>,
     /// `[piece][tile][8][TILE]`.
@@ -85,15 +84,17 @@ impl Packed {
     /// Makes room for a matrix that is multiplied with weights of these forms, `None` standing for floats, and forgets what was packed;
     /// allocates only when it is larger than any before.
     pub(crate) fn reset(&mut self, rows: usize, columns: usize, forms: impl Iterator<Item = Option<Form>>) {
-        (self.rows, self.columns, self.multiples, self.offsets_used) = (rows, columns, false, 0);
-        let (mut integers, mut floats) = (false, false);
+        (self.rows, self.columns, self.offsets_used) = (rows, columns, 0);
+        let (mut scaling, mut floats) = (None, false);
         for form in forms {
-            integers |= form.is_some();
-            floats |= form.is_none();
-            self.multiples |= form.is_some_and(|form| form.multiples);
+            match form {
+                Some(form) => scaling = Some(scaling.map_or(form.scales, |all: Scales| all.and(form.scales))),
+                None => floats = true,
+            }
         }
+        self.scaling = scaling.unwrap_or(Scales::Own);
         let parts = self.pieces() * self.tiles();
-        let (ints, floats) = (if integers { parts } else { 0 }, if floats { parts } else { 0 });
+        let (ints, floats) = (if scaling.is_some() { parts } else { 0 }, if floats { parts } else { 0 });
         self.quads.resize(ints * QUADS, 0);
         self.scales.resize(ints * GROUPS * TILE, 0.0);
         self.sums.resize(ints * 2 * GROUPS * TILE, 0);
@@ -105,7 +106,7 @@ impl Packed {
         Writer {
             rows: self.rows,
             columns: self.columns,
-            multiples: self.multiples,
+            scaling: self.scaling,
             quads: Disjoint::new(&mut self.quads),
             scales: Disjoint::new(&mut self.scales),
             sums: Disjoint::new(&mut self.sums),
@@ -161,7 +162,7 @@ impl Offsets {
 pub(crate) struct Writer<'a> {
     rows: usize,
     columns: usize,
-    multiples: bool,
+    scaling: Scales,
     quads: Disjoint<'a, i32>,
     scales: Disjoint<'a, f32>,
     sums: Disjoint<'a, i32>,
@@ -242,7 +243,7 @@ impl TileKernel for Lane<'_> {
                         w.part(&w.sums, p, self.tile, 2 * GROUPS * TILE),
                     )
                 };
-                let unit = w.multiples.then(|| Unit::new(rounding::largest(values)));
+                let unit = w.scaling.unit(rounding::largest(values));
                 for (g, group) in values.as_chunks::<32>().0.iter().enumerate() {
                     let (scale, q) = quantise(s, group, unit);
                     scales[g * TILE + self.lane] = scale;
@@ -341,9 +342,11 @@ mod tests {
 
     #[test]
     fn packed_rows_are_within_half_a_step_and_their_sums_exact() {
-        let cases = [(1, 32), (6, 256), (7, 288), (13, 544)].into_iter().flat_map(|case| [(case, false), (case, true)]);
-        for ((rows, columns), multiples) in cases {
-            let form = Form { group: 16, offset: 1, minimum: false, multiples };
+        let cases = [(1, 32), (6, 256), (7, 288), (13, 544)]
+            .into_iter()
+            .flat_map(|case| [Scales::Own, Scales::Multiples, Scales::Block].map(|scales| (case, scales)));
+        for ((rows, columns), scales) in cases {
+            let form = Form { group: 16, offset: 1, minimum: false, scales };
             for level in levels() {
                 let x = noise(rows * columns, 5);
                 let mut packed = Packed::default();

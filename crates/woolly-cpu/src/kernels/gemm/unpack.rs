@@ -8,7 +8,7 @@
 use woolly_quant::TensorType;
 
 use super::lanes::{Block, Pieces, Sink};
-use crate::kernels::rounding;
+use crate::kernels::rounding::{self, Scales};
 use crate::kernels::simd::{MAX_LANES, TileSimd, Wide};
 use crate::kernels::unpacked::{Layout, Unpacked, layout, to_bytes};
 
@@ -24,8 +24,8 @@ pub(crate) struct Form {
     pub(super) offset: u8,
     /// Whether groups have a minimum.
     pub(super) minimum: bool,
-    /// Whether the scales of activations are multiples of one for a piece, as [`rounding`] says.
-    pub(super) multiples: bool,
+    /// Which activations share a scale, unless weights share one over more.
+    pub(super) scales: Scales,
 }
 
 /// Returns the integer form of `ty`, or `None` when it has none here and is multiplied as `f32`.
@@ -45,7 +45,7 @@ pub(super) const fn form(ty: TensorType) -> Option<Form> {
             None => return None,
         },
     };
-    Some(Form { group, offset, minimum, multiples: rounding::in_multiples(ty) })
+    Some(Form { group, offset, minimum, scales: Scales::of(ty) })
 }
 
 /// Returns a bound on the bytes that `ty` is unpacked to.

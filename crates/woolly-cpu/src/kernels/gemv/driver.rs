@@ -4,6 +4,7 @@ use std::array;
 use std::ops::Range;
 
 use super::input::{Arrangement, Operand, Slot};
+use super::streams::Streams;
 use super::{Input, Rows};
 use crate::buffer::SharedOut;
 use crate::isa::{ByteKernel, Bytes, Simd};
@@ -94,14 +95,11 @@ impl<F: Format, O: Operand> ByteKernel for Gemv<'_, F, O> {
 }
 
 impl<F: Format, O: Operand> Gemv<'_, F, O> {
-    /// Rows far apart let the processor's prefetchers follow each; neighbouring rows that share pages lose half the
-    /// bandwidth.
     #[inline(always)]
     fn groups<S: Bytes, const R: usize, const C: usize>(&self, s: S) {
-        let apart = self.range.len().div_ceil(R);
-        let last = self.range.end - 1;
-        for i in 0..apart {
-            let rows: [usize; R] = array::from_fn(|r| (self.range.start + r * apart + i).min(last));
+        let streams = Streams::<R>::new(&self.range, self.row_bytes);
+        for i in 0..streams.len() {
+            let rows = streams.rows(i);
             for first in (0..self.x.m).step_by(C) {
                 self.tile::<S, R, C>(s, rows, array::from_fn(|c| (first + c).min(self.x.m - 1)));
             }

@@ -8,7 +8,7 @@ use std::hint;
 
 use crate::buffer::{AlignedVec, Zeroed};
 use crate::isa::{Bytes, Kernel, Level, Simd};
-use crate::kernels::rounding::{self, Unit};
+use crate::kernels::rounding::{self, Scales, Unit};
 
 /// Elements that share a scale.
 const BLOCK: usize = 32;
@@ -220,7 +220,7 @@ pub(super) trait Arrangement: Copy + Zeroed {
     const ELEMENTS: usize;
 
     /// Fills the step from its first elements (of which there are at most `ELEMENTS`); the rest is zero.
-    fn fill(&mut self, x: &[f32], order: &[u8; 16]);
+    fn fill(&mut self, x: &[f32], order: &[u8; 16], scales: Scales);
 }
 
 impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Of<O, VECTORS, GROUPS> {
@@ -274,8 +274,8 @@ impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Arrangement for Of<O
     const ELEMENTS: usize = VECTORS * VECTOR;
 
     #[inline(always)]
-    fn fill(&mut self, x: &[f32], order: &[u8; 16]) {
-        let unit = (Self::ELEMENTS == rounding::BLOCK).then(|| Unit::new(rounding::largest(x)));
+    fn fill(&mut self, x: &[f32], order: &[u8; 16], scales: Scales) {
+        let unit = if Self::ELEMENTS == rounding::BLOCK { scales.unit(rounding::largest(x)) } else { None };
         self.fill_in(x, order, unit);
     }
 }
@@ -285,9 +285,9 @@ impl<O: Operand, const VECTORS: usize, const GROUPS: usize> Arrangement for [Of<
     const ELEMENTS: usize = 2 * VECTORS * VECTOR;
 
     #[inline(always)]
-    fn fill(&mut self, x: &[f32], order: &[u8; 16]) {
+    fn fill(&mut self, x: &[f32], order: &[u8; 16], scales: Scales) {
         const { assert!(Self::ELEMENTS == rounding::BLOCK) };
-        let unit = Some(Unit::new(rounding::largest(x)));
+        let unit = scales.unit(rounding::largest(x));
         let (first, second) = x.split_at(x.len().min(VECTORS * VECTOR));
         self[0].fill_in(first, order, unit);
         self[1].fill_in(second, order, unit);
@@ -306,7 +306,7 @@ impl Arrangement for Plain {
     const ELEMENTS: usize = VECTOR;
 
     #[inline(always)]
-    fn fill(&mut self, x: &[f32], _order: &[u8; 16]) {
+    fn fill(&mut self, x: &[f32], _order: &[u8; 16], _scales: Scales) {
         self.0[..x.len()].copy_from_slice(x);
         self.0[x.len()..].fill(0.0);
     }
@@ -316,6 +316,7 @@ impl Arrangement for Plain {
 pub(super) struct Slot<T: Zeroed> {
     steps: AlignedVec<T>,
     order: [u8; 16],
+    scales: Scales,
     ready: bool,
     per_column: usize,
 }
@@ -323,7 +324,14 @@ pub(super) struct Slot<T: Zeroed> {
 impl<T: Arrangement> Slot<T> {
     pub(super) fn new(order: [u8; 16], columns: usize, k: usize) -> Self {
         let steps = AlignedVec::zeroed(columns * k.div_ceil(T::ELEMENTS));
-        Self { steps, order, ready: false, per_column: 0 }
+        let scales = if T::ELEMENTS == rounding::BLOCK { Scales::Multiples } else { Scales::Own };
+        Self { steps, order, scales, ready: false, per_column: 0 }
+    }
+
+    /// As [`Slot::new`], with one scale for a step of 256.
+    pub(super) fn in_blocks(order: [u8; 16], columns: usize, k: usize) -> Self {
+        const { assert!(T::ELEMENTS == rounding::BLOCK) };
+        Self { scales: Scales::Block, ..Self::new(order, columns, k) }
     }
 
     pub(super) fn invalidate(&mut self) {
@@ -358,10 +366,10 @@ impl<T: Arrangement> Kernel for Fill<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, _simd: S) {
-        let Slot { steps, order, per_column, .. } = self.slot;
+        let Slot { steps, order, scales, per_column, .. } = self.slot;
         for (column, steps) in self.x.chunks_exact(self.k).zip(steps.chunks_exact_mut(*per_column)) {
             for (x, step) in column.chunks(T::ELEMENTS).zip(steps) {
-                step.fill(x, order);
+                step.fill(x, order, *scales);
             }
         }
     }
@@ -388,6 +396,10 @@ pub(super) struct Arrangements<O: Operand> {
     pub(super) sixteens: Slot<Of<O, 4, 16>>,
     /// Bit pairs of 32 bytes, both halves of a block side by side (Q2_K, Q3_K).
     pub(super) pairs: Slot<Of<O, 4, 16>>,
+    /// As `sixteens`, with one scale (TQ1_0).
+    pub(super) natural_blocks: Slot<Of<O, 4, 16>>,
+    /// As `pairs`, with one scale (TQ2_0).
+    pub(super) pair_blocks: Slot<Of<O, 4, 16>>,
 }
 
 impl<O: Operand> Arrangements<O> {
@@ -400,6 +412,8 @@ impl<O: Operand> Arrangements<O> {
             k_nibbles: Slot::new(K_NIBBLES, columns, k),
             sixteens: Slot::new(NATURAL, columns, k),
             pairs: Slot::new(PAIRS, columns, k),
+            natural_blocks: Slot::in_blocks(NATURAL, columns, k),
+            pair_blocks: Slot::in_blocks(PAIRS, columns, k),
         }
     }
 
@@ -410,5 +424,7 @@ impl<O: Operand> Arrangements<O> {
         self.k_nibbles.invalidate();
         self.sixteens.invalidate();
         self.pairs.invalidate();
+        self.natural_blocks.invalidate();
+        self.pair_blocks.invalidate();
     }
 }

@@ -6,6 +6,7 @@ mod input;
 mod k_quants;
 mod nibbles;
 mod pairs;
+mod streams;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -80,7 +81,7 @@ pub struct Input {
     int8: Arrangements<Int8>,
     exact: Arrangements<Exact>,
     #[cfg(target_arch = "x86_64")]
-    words: Slot<words::Words>,
+    words: words::Slots,
     #[cfg(target_arch = "x86_64")]
     wide: wide::Slots,
     m: usize,
@@ -97,7 +98,7 @@ impl Input {
             int8: Arrangements::new(max_columns, max_k),
             exact: Arrangements::new(max_columns, max_k),
             #[cfg(target_arch = "x86_64")]
-            words: Slot::new(order, max_columns, max_k),
+            words: words::Slots::new(max_columns, max_k),
             #[cfg(target_arch = "x86_64")]
             wide: wide::Slots::new(max_columns, max_k),
             m: 0,
@@ -141,7 +142,7 @@ impl Input {
             Path::Exact(format) => with_format!(exact format, F => F::slot_mut::<Exact>(self).prepare(level, x, k)),
             Path::Int8(format) => with_format!(rounded format, F => F::slot_mut::<Int8>(self).prepare(level, x, k)),
             #[cfg(target_arch = "x86_64")]
-            Path::Words => self.words.prepare(level, x, k),
+            Path::Words(ty) => self.words.prepare(ty, level, x, k),
             #[cfg(target_arch = "x86_64")]
             Path::Wide(ty) => wide::prepare(&mut self.wide, ty, level, x, k),
         }
@@ -191,7 +192,7 @@ fn gemv_path(
             level.run_bytes(Gemv::<F, Int8> { w, row_bytes, range, x, out, out_stride, kind: PhantomData }).unwrap_or_default();
         }),
         #[cfg(target_arch = "x86_64")]
-        Path::Words => words::Gemv { w, row_bytes, range, x, out, out_stride }.run(level),
+        Path::Words(_) => words::Gemv { w, row_bytes, range, x, out, out_stride }.run(level),
         #[cfg(target_arch = "x86_64")]
         Path::Wide(_) => words::Gemv { w, row_bytes, range, x, out, out_stride }.run_wide(),
     }
@@ -210,7 +211,7 @@ enum Path {
     Int8(TensorType),
     /// In its own format, with 8-bit activations whose scales are integers as those of the weights are.
     #[cfg(target_arch = "x86_64")]
-    Words,
+    Words(TensorType),
     /// The same on 512-bit vectors.
     #[cfg(target_arch = "x86_64")]
     Wide(TensorType),
@@ -223,7 +224,7 @@ fn path(level: Level, w: &Rows<'_>) -> Path {
         ty if exact(w) && has_exact(ty) => Path::Exact(ty),
         ty if exact(w) || !has_format(ty) => Path::Decode,
         #[cfg(target_arch = "x86_64")]
-        ty if words::has(level, ty) => Path::Words,
+        ty if words::has(level, ty) => Path::Words(ty),
         #[cfg(target_arch = "x86_64")]
         ty if wide::has(level, ty) && wide::pays(ty) => Path::Wide(ty),
         ty => Path::Int8(ty),
@@ -233,10 +234,13 @@ fn path(level: Level, w: &Rows<'_>) -> Path {
 /// Whether `w` is multiplied with float activations instead of 8-bit ones.
 ///
 /// Rounding activations only pays where arithmetic has to keep up with memory. A matrix this small stays in the cache
-/// from token to token in small models, and is a small part of large ones; so it gets the full precision.
+/// from token to token in small models, and is a small part of large ones; so it gets the full precision. Types without a kernel
+/// for it are decoded first, for which they must be smaller still.
 pub(crate) fn exact(w: &Rows<'_>) -> bool {
     const SMALL: usize = 256 << 10;
-    w.bytes.len() <= SMALL
+    const SMALL_WITHOUT_KERNEL: usize = 64 << 10;
+    let most = if w.ty.block_elements() == 1 || has_exact(w.ty) { SMALL } else { SMALL_WITHOUT_KERNEL };
+    w.bytes.len() <= SMALL && w.columns * w.rows <= most
 }
 
 /// Whether products with up to [`MAX_COLUMNS_OF_FLOATS`] vectors can be computed at once.

@@ -84,9 +84,10 @@ impl Format for Tq20 {
     type Block = [u8; 66];
     type Step<O: Operand> = Of<O, 4, 16>;
     const ZERO: Self::Block = [0; 66];
+    const WORDS: bool = true;
 
     driver::split!();
-    driver::slot!(pairs);
+    driver::slot!(pair_blocks);
 
     #[inline(always)]
     fn step<S: Bytes, O: Operand, const C: usize>(s: S, w: &Self::Block, x: [&Of<O, 4, 16>; C], sums: &mut [S::F; C]) {

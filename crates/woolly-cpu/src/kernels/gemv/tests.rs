@@ -3,6 +3,7 @@
 use std::array;
 
 use super::*;
+use crate::kernels::rounding;
 use crate::test_data;
 
 /// A small generator with a fixed sequence (xorshift64*).
@@ -120,7 +121,7 @@ fn rounded(path: Path, x: &[f32], k: usize) -> Vec<f32> {
     match path {
         Path::Int8(ty) => test_data::rounded(ty, x, k),
         #[cfg(target_arch = "x86_64")]
-        Path::Words | Path::Wide(_) => test_data::rounded_in_multiples(x, k),
+        Path::Words(ty) | Path::Wide(ty) => test_data::rounded(ty, x, k),
         _ => x.to_vec(),
     }
 }
@@ -130,7 +131,7 @@ fn quantised_paths(level: Level, ty: TensorType) -> Vec<Path> {
     let paths = [if has_exact(ty) { Path::Exact(ty) } else { Path::Decode }, Path::Int8(ty)];
     #[cfg(target_arch = "x86_64")]
     let more = match ty {
-        ty if words::has(level, ty) => Some(Path::Words),
+        ty if words::has(level, ty) => Some(Path::Words(ty)),
         ty if wide::has(level, ty) => Some(Path::Wide(ty)),
         _ => None,
     };
@@ -178,17 +179,22 @@ fn every_type_and_level_agrees_with_exact_sums() {
 }
 
 #[test]
-fn rounding_activations_changes_results_by_less_than_a_hundredth() {
+fn rounding_activations_changes_results_by_a_few_hundredths_at_most() {
     for ty in types().filter(|&ty| has_format(ty)) {
         let k = 1024;
         let case = Case::new(ty, k, 9, 3, Scales::Usual);
+        // A fifth of the groups reach to 40, the others to 1, evenly: rms 10. Where they share a scale all are off by
+        // 40 / 127 / √12 = 0.09 rms, which is 0.009 of it, otherwise by 0.004; and since the scales of blocks differ by orders of
+        // magnitude, few blocks make the results, which may be off by up to three times that.
+        let most = if rounding::Scales::of(ty) == rounding::Scales::Block { 0.027 } else { 0.01 };
         for level in Level::available().filter(|&level| level > Level::Scalar) {
             let exact = case.run(level, 2, &whole(9), None);
             let norm = |v: &[f32]| v.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
             for path in quantised_paths(level, ty) {
                 let rounded = case.run(level, 2, &whole(9), Some(path));
                 let difference: Vec<f32> = exact.iter().zip(&rounded).map(|(a, b)| a - b).collect();
-                assert!(norm(&difference) <= 0.01 * norm(&exact), "{ty} {level:?} {path:?}");
+                let found = norm(&difference) / norm(&exact);
+                assert!(found <= most, "{ty} {level:?} {path:?}: {found}");
             }
         }
     }

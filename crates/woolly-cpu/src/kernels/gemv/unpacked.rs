@@ -2,9 +2,9 @@
 
 use std::hint::black_box;
 
+use super::Input;
 use super::driver::Format;
 use super::input::{Of, Operand, Slot};
-use super::{Input, driver};
 use crate::isa::Bytes;
 use crate::kernels::unpacked::{STEP, Unpack, Unpacked};
 
@@ -19,7 +19,16 @@ impl<T: Unpack> Format for T {
         T::split(row)
     }
 
-    driver::slot!(sixteens);
+    #[inline(always)]
+    fn slot<O: Operand>(input: &Input) -> &Slot<Self::Step<O>> {
+        let all = O::arrangements(input);
+        if T::ONE_SCALE { &all.natural_blocks } else { &all.sixteens }
+    }
+
+    fn slot_mut<O: Operand>(input: &mut Input) -> &mut Slot<Self::Step<O>> {
+        let all = O::arrangements_mut(input);
+        if T::ONE_SCALE { &mut all.natural_blocks } else { &mut all.sixteens }
+    }
 
     #[inline(always)]
     fn step<S: Bytes, O: Operand, const C: usize>(s: S, w: &Self::Block, x: [&Of<O, 4, 16>; C], sums: &mut [S::F; C]) {

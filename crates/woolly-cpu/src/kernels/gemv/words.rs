@@ -10,18 +10,19 @@ use std::ops::Range;
 
 use woolly_quant::TensorType;
 
-use super::input::{Arrangement, MAGIC};
+use super::input::{Arrangement, MAGIC, NATURAL, Slot};
 use super::nibbles::{NON_LINEAR, six_bits_less_32};
+use super::streams::Streams;
 use super::{Input, Rows, driver};
 use crate::buffer::{SharedOut, Zeroed};
 use crate::isa::{Avx2, Bytes, Level, Simd, Vector, WordKernel};
-use crate::kernels::rounding::{self, BLOCK, Unit};
+use crate::kernels::rounding::{self, BLOCK, Scales};
 
 /// Whether this file has a kernel that is to be used for `ty` at `level`.
 pub(super) fn has(level: Level, ty: TensorType) -> bool {
     use TensorType::*;
     matches!(level.min(Level::best()), Level::Avx2 | Level::AvxVnni)
-        && matches!(ty, Q2_K | Q3_K | Q4_K | Q5_K | Q6_K | IQ4_XS)
+        && matches!(ty, Q2_K | Q3_K | Q4_K | Q5_K | Q6_K | IQ4_XS | TQ1_0 | TQ2_0)
 }
 
 /// Activations for a block of weights, rounded to eight bits.
@@ -46,14 +47,14 @@ impl Arrangement for Words {
     const ELEMENTS: usize = BLOCK;
 
     #[inline(always)]
-    fn fill(&mut self, x: &[f32], _order: &[u8; 16]) {
+    fn fill(&mut self, x: &[f32], _order: &[u8; 16], scales: Scales) {
         let mut values = [0.0; BLOCK];
         values[..x.len()].copy_from_slice(x);
         let mut largest = [0; 8];
         for (largest, group) in largest.iter_mut().zip(values.as_chunks::<32>().0) {
             *largest = rounding::largest(group);
         }
-        let unit = Unit::new(largest.iter().fold(0, |m, x| m.max(*x)));
+        let unit = scales.unit(largest.iter().fold(0, |m, x| m.max(*x))).expect("a slot of whole blocks has units");
         self.unit = unit.size;
         for (g, group) in values.as_chunks::<32>().0.iter().enumerate() {
             let scale = unit.multiple(largest[g]);
@@ -67,6 +68,39 @@ impl Arrangement for Words {
             let sums: [i16; 2] = array::from_fn(|half| v[16 * half..][..16].iter().map(|v| i16::from(*v)).sum());
             (self.sum16[g], self.sum16[8 + g]) = (sums[0], sums[1]);
             self.sum32[g] = sums[0] + sums[1];
+        }
+    }
+}
+
+/// One slot for each way that scales are shared; see [`super::input::Arrangements`].
+pub(super) struct Slots {
+    multiples: Slot<Words>,
+    /// Of ternary weights.
+    blocks: Slot<Words>,
+}
+
+impl Slots {
+    pub(super) fn new(columns: usize, k: usize) -> Self {
+        Self { multiples: Slot::new(NATURAL, columns, k), blocks: Slot::in_blocks(NATURAL, columns, k) }
+    }
+
+    pub(super) fn invalidate(&mut self) {
+        self.multiples.invalidate();
+        self.blocks.invalidate();
+    }
+
+    /// Prepares vectors of `k` elements for weights of type `ty`.
+    pub(super) fn prepare(&mut self, ty: TensorType, level: Level, x: &[f32], k: usize) {
+        match Scales::of(ty) {
+            Scales::Block => self.blocks.prepare(level, x, k),
+            _ => self.multiples.prepare(level, x, k),
+        }
+    }
+
+    fn column(&self, ty: TensorType, c: usize) -> &[Words] {
+        match Scales::of(ty) {
+            Scales::Block => self.blocks.column(c),
+            _ => self.multiples.column(c),
         }
     }
 }
@@ -104,6 +138,8 @@ impl Gemv<'_> {
             TensorType::Q5_K => self.of::<Q5K>(level),
             TensorType::Q6_K => self.of::<Q6K>(level),
             TensorType::IQ4_XS => self.of::<Iq4Xs>(level),
+            TensorType::TQ1_0 => self.of::<Tq10>(level),
+            TensorType::TQ2_0 => self.of::<Tq20>(level),
             other => unreachable!("{other} has no integer scales: `has` said so"),
         }
     }
@@ -135,13 +171,12 @@ impl<F: Format> WordKernel for Typed<'_, F> {
 }
 
 impl<F: Format> Typed<'_, F> {
-    /// Four rows far apart, which the processor's prefetchers can follow each.
     #[inline(always)]
     fn groups<const VNNI: bool, const C: usize>(&self, s: Avx2<VNNI>) {
-        let Gemv { range, x, out, out_stride, .. } = &self.0;
-        let apart = range.len().div_ceil(4);
-        for i in 0..apart {
-            let rows: [usize; 4] = array::from_fn(|r| (range.start + r * apart + i).min(range.end - 1));
+        let Gemv { x, out, out_stride, .. } = &self.0;
+        let streams = Streams::<4>::new(&self.0.range, self.0.row_bytes);
+        for i in 0..streams.len() {
+            let rows = streams.rows(i);
             for first in (0..x.m).step_by(C) {
                 let columns: [usize; C] = array::from_fn(|c| (first + c).min(x.m - 1));
                 let sums = self.rows::<VNNI, C>(s, rows, columns);
@@ -164,7 +199,7 @@ impl<F: Format> Typed<'_, F> {
         let row = |r: usize| F::blocks(&self.0.w.bytes[rows[r] * self.0.row_bytes..][..self.0.row_bytes]);
         let count = row(0).len();
         let rows = [row(0), &row(1)[..count], &row(2)[..count], &row(3)[..count]];
-        let steps: [&[Words]; C] = array::from_fn(|c| &self.0.x.words.column(columns[c])[..count]);
+        let steps: [&[Words]; C] = array::from_fn(|c| &self.0.x.words.column(self.0.w.ty, columns[c])[..count]);
         let mut sums = [[s.splat(0.0); C]; 4];
         for i in 0..count {
             let x: [&Words; C] = array::from_fn(|c| &steps[c][i]);
@@ -411,4 +446,65 @@ impl Format for Iq4Xs {
         }
         finish(s, s.half([w[0], w[1]]), acc, x, sums);
     }
+}
+
+/// Ternary digits plus 1, four in a byte, with one scale.
+struct Tq20;
+
+impl Format for Tq20 {
+    blocks!(66);
+
+    #[inline(always)]
+    fn step<const VNNI: bool, const C: usize>(s: Avx2<VNNI>, w: &Self::Block, x: [&Words; C], sums: &mut [Floats; C]) {
+        let mut acc = [s.zero_words(); C];
+        for n in 0..2 {
+            let bytes = s.bytes(&w[32 * n..]);
+            for j in 0..4 {
+                let digits = s.two_bits(bytes, 2 * j);
+                for c in 0..C {
+                    acc[c] = s.add_pairs(acc[c], digits, vector(x[c], 4 * n + j));
+                }
+            }
+        }
+        finish_ternary(s, s.half([w[64], w[65]]), acc, x, sums);
+    }
+}
+
+/// Ternary digits plus 1, five in a byte, with one scale.
+struct Tq10;
+
+impl Format for Tq10 {
+    blocks!(54);
+
+    #[inline(always)]
+    fn step<const VNNI: bool, const C: usize>(s: Avx2<VNNI>, w: &Self::Block, x: [&Words; C], sums: &mut [Floats; C]) {
+        let mut acc = [s.zero_words(); C];
+        // The first 32 bytes hold five digits of as many weights each; 16 further ones and four are put side by side.
+        let mut fractions = s.bytes(w);
+        let others = s.side_by_side(w[32..52].as_array().expect("20 bytes"));
+        for i in 0..8 {
+            let digits = s.first_digits(if i < 5 { fractions } else { others[i - 5] });
+            fractions = s.thrice(fractions);
+            for c in 0..C {
+                acc[c] = s.add_pairs(acc[c], digits, vector(x[c], i));
+            }
+        }
+        finish_ternary(s, s.half([w[52], w[53]]), acc, x, sums);
+    }
+}
+
+/// As [`finish`], for sums of digits that are 1 too large, which share a scale and are words yet: sixteen products each, below
+/// 16 · 3 · 127 < 2¹⁵.
+#[inline(always)]
+fn finish_ternary<const VNNI: bool, const C: usize>(
+    s: Avx2<VNNI>,
+    d: f32,
+    mut acc: [Vector; C],
+    x: [&Words; C],
+    sums: &mut [Floats; C],
+) {
+    for c in 0..C {
+        acc[c] = s.word_products(s.less(acc[c], &x[c].sum16), &[x[c].scale[0]; 16]);
+    }
+    finish(s, d, acc, x, sums);
 }

@@ -13,12 +13,13 @@ use super::super::lanes::{Pieces, Sink};
 use super::super::unpack::{self, Form, PIECE};
 use super::panel::Half;
 use crate::isa::Avx512;
+use crate::kernels::rounding;
 
 /// Columns that share a scale.
 pub(super) const SPAN: usize = 128;
 
 /// How rescaled weights are to be read.
-pub(super) const RESCALED: Form = Form { group: SPAN, offset: 128, minimum: false, multiples: false };
+pub(super) const RESCALED: Form = Form { group: SPAN, offset: 128, minimum: false, scales: rounding::Scales::Own };
 
 /// Bits of a factor below the units of the result.
 const FRACTION: u32 = 8;

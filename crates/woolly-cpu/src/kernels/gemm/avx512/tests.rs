@@ -5,6 +5,7 @@ use woolly_quant::half::{bf16_to_f32, f32_to_bf16};
 
 use super::super::{Source, unpack};
 use super::*;
+use crate::kernels::rounding::Scales;
 use crate::test_data::{blocks, noise, rounded, rounded_by};
 
 struct Matrix<'a> {
@@ -39,8 +40,12 @@ fn types() -> impl Iterator<Item = (TensorType, How)> {
 
 fn pack(simd: Avx512, tokens: &mut Tokens, x: &[f32], columns: usize, how: How) {
     tokens.reset(x.len() / columns, columns);
+    let scales = match how {
+        How::Bytes(form) => form.scales,
+        How::Pairs(_) => Scales::Own,
+    };
     // A second form, so that their places differ.
-    tokens.want(How::Bytes(Form { group: 16, offset: 1, minimum: false, multiples: false }));
+    tokens.want(How::Bytes(Form { group: 16, offset: 1, minimum: false, scales }));
     tokens.want(how);
     let (tiles, writer) = (tokens.tiles(), tokens.writer());
     for tile in 0..tiles {

@@ -14,7 +14,7 @@ use super::{How, pairs};
 use crate::buffer::{AlignedVec, Zeroed};
 use crate::isa::{Avx512, Avx512Bf16};
 use crate::kernels::disjoint::Disjoint;
-use crate::kernels::rounding::Unit;
+use crate::kernels::rounding::Scales;
 use crate::kernels::simd::transposed;
 
 /// Most tokens interleaved with each other: with two vectors of weights, products and sums of so many fill the registers.
@@ -63,7 +63,7 @@ pub(crate) struct Tokens {
 
 impl Default for Tokens {
     fn default() -> Self {
-        let form = Form { group: GROUP, offset: 0, minimum: true, multiples: false };
+        let form = Form { group: GROUP, offset: 0, minimum: true, scales: Scales::Own };
         let extras = [(); FORMS].map(|()| Extra { form, values: AlignedVec::zeroed(0) });
         let (parts, pairs) = (AlignedVec::zeroed(0), AlignedVec::zeroed(0));
         Self { deal: Deal::default(), columns: 0, parts, extras, used: 0, pairs, in_pairs: None }
@@ -140,7 +140,10 @@ impl Tokens {
     fn scaling(&self) -> Scaling {
         let forms = || self.extras[..self.used].iter().map(|extra| extra.form);
         match forms().fold(GROUP, |span, form| span.max(form.group)) {
-            GROUP if forms().any(|form| form.multiples) => Scaling::Multiples,
+            GROUP => match forms().map(|form| form.scales).reduce(Scales::and) {
+                None | Some(Scales::Own) => Scaling::Span(GROUP),
+                Some(scales) => Scaling::Units(scales),
+            },
             span => Scaling::Span(span),
         }
     }
@@ -267,8 +270,8 @@ impl Deal {
 enum Scaling {
     /// One for so many columns.
     Span(usize),
-    /// One for each 32, a multiple of the unit of the piece.
-    Multiples,
+    /// Multiples of the unit of the piece.
+    Units(Scales),
 }
 
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
@@ -320,12 +323,12 @@ fn scales(row: &[f32], scaling: Scaling) -> [(f32, f32); PIECE / GROUP] {
                 scales.fill((largest / 127.0, if largest < SMALLEST { 0.0 } else { 127.0 / largest }));
             }
         }
-        Scaling::Multiples => {
+        Scaling::Units(units) => {
             let mut largest = [0; PIECE / GROUP];
             for (largest, values) in largest.iter_mut().zip(row.chunks(GROUP)) {
                 *largest = magnitude(values);
             }
-            let unit = Unit::new(largest.iter().fold(0, |m, x| m.max(*x)));
+            let unit = units.unit(largest.iter().fold(0, |m, x| m.max(*x))).expect("own scales are a span");
             for (scale, largest) in scales.iter_mut().zip(largest) {
                 let multiple = unit.multiple(largest);
                 *scale = (multiple * unit.size, unit.inverse(multiple));

@@ -4,7 +4,7 @@ use super::super::input::{Int8, MAGIC, Operand};
 use super::{COLUMNS, ELEMENTS, NARROW};
 use crate::buffer::{AlignedVec, Zeroed};
 use crate::isa::{Kernel, Level, Simd};
-use crate::kernels::rounding::{self, Unit};
+use crate::kernels::rounding::{self, Scales};
 
 /// Elements that share a scale.
 const BLOCK: usize = 32;
@@ -146,7 +146,8 @@ fn fill(step: &mut Step, x: &[f32], column: usize, arrangement: Arrangement, gro
     let depth = group * groups;
     const { assert!(ELEMENTS == rounding::BLOCK) };
     // The types in natural order have blocks of 32.
-    let unit = (arrangement != Arrangement::Natural).then(|| Unit::new(rounding::largest(x)));
+    let scales = if arrangement == Arrangement::Natural { Scales::Own } else { Scales::Multiples };
+    let unit = scales.unit(rounding::largest(x));
     let mut values = [0.0; ELEMENTS];
     values[..x.len()].copy_from_slice(x);
     for (place, &block) in arrangement.order().iter().enumerate() {

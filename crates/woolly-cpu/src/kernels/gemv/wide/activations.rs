@@ -3,9 +3,10 @@
 use std::arch::x86_64::*;
 
 use super::super::input::{Arrangement, K_NIBBLES, NATURAL, PAIRS, Slot};
+use super::ternary::{Fifths, Quarters};
 use crate::buffer::Zeroed;
 use crate::isa::Avx512;
-use crate::kernels::rounding::{BLOCK, Unit};
+use crate::kernels::rounding::{BLOCK, Scales};
 
 /// Activations of a block of weights, rounded as those of [`super::super::words::Words`] are.
 #[derive(Clone, Copy)]
@@ -31,16 +32,19 @@ impl Arrangement for Wide {
     const ELEMENTS: usize = BLOCK;
 
     #[inline(always)]
-    fn fill(&mut self, x: &[f32], order: &[u8; 16]) {
+    fn fill(&mut self, x: &[f32], order: &[u8; 16], scales: Scales) {
         let simd = Avx512::new().expect("`has` asked the processor");
         // SAFETY: `simd` proves the features.
-        unsafe { self.round(simd, x.as_array().expect("a row has whole blocks"), order) }
+        unsafe { self.round(simd, x.as_array().expect("a row has whole blocks"), order, scales) }
     }
 }
 
 impl Wide {
+    pub(super) const ZERO: Self =
+        Self { v: [0; BLOCK], scale: [0; 16], sum: [0; 16], scale32: [0; 8], sum32: [0; 8], unit: 0.0 };
+
     #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    fn round(&mut self, _simd: Avx512, x: &[f32; BLOCK], order: &[u8; 16]) {
+    fn round(&mut self, _simd: Avx512, x: &[f32; BLOCK], order: &[u8; 16], scales: Scales) {
         let groups = x.as_chunks::<32>().0;
         let mut largest = [0; 8];
         for (largest, group) in largest.iter_mut().zip(groups) {
@@ -50,7 +54,7 @@ impl Wide {
             let both = _mm512_max_epu32(_mm512_slli_epi32::<1>(a), _mm512_slli_epi32::<1>(b));
             *largest = _mm512_reduce_max_epu32(both) >> 1;
         }
-        let unit = Unit::new(largest.iter().fold(0, |m, x| m.max(*x)));
+        let unit = scales.unit(largest.iter().fold(0, |m, x| m.max(*x))).expect("a slot of whole blocks has units");
         self.unit = unit.size;
         let mut natural = [[0; 16]; 16];
         for (g, group) in groups.iter().enumerate() {
@@ -84,12 +88,16 @@ fn halves(x: &[f32; 32]) -> [__m512; 2] {
 pub(in super::super) struct Slots {
     /// Q4_K and Q5_K.
     pub(super) nibbles: Slot<Wide>,
-    /// Q2_K, Q3_K and TQ2_0.
+    /// Q2_K and Q3_K.
     pub(super) pairs: Slot<Wide>,
-    /// Q6_K, TQ1_0, and types with codewords.
+    /// Q6_K, and types with codewords.
     pub(super) natural: Slot<Wide>,
     /// 16 low nibbles, then 16 high ones, of four groups (IQ4_XS).
     pub(super) sixteens: Slot<Wide>,
+    /// TQ2_0.
+    pub(super) quarters: Slot<Quarters>,
+    /// TQ1_0.
+    pub(super) fifths: Slot<Fifths>,
 }
 
 impl Slots {
@@ -100,6 +108,8 @@ impl Slots {
             pairs: Slot::new(PAIRS, columns, k),
             natural: Slot::new(NATURAL, columns, k),
             sixteens: Slot::new(sixteens, columns, k),
+            quarters: Slot::in_blocks(PAIRS, columns, k),
+            fifths: Slot::in_blocks(NATURAL, columns, k),
         }
     }
 
@@ -108,5 +118,7 @@ impl Slots {
         self.pairs.invalidate();
         self.natural.invalidate();
         self.sixteens.invalidate();
+        self.quarters.invalidate();
+        self.fifths.invalidate();
     }
 }

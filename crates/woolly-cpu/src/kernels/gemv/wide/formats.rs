@@ -1,30 +1,15 @@
-//! Types that vector instructions unpack: bit fields, nibbles that stand for the values of a table, ternary digits.
+//! Types that vector instructions unpack: bit fields, and nibbles that stand for the values of a table.
 
-use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::input::Slot;
 use super::super::nibbles::NON_LINEAR;
 use super::Format;
 use super::activations::{Slots, Wide};
-use super::scales::{Floats, InWords, Integers, Places, Places8, Spread, add_integers, dots, natural};
-use super::scales::{eight, sixteen, spread_eight, take_off8, take_off16};
+use super::scales::{Floats, InWords, Integers, Places, add_integers, dots};
+use super::scales::{eight, sixteen, take_off8, take_off16};
 use super::vectors::{at, broadcast8, lane_halves, lanes, load, load16, twice, words, words_of_bytes};
 use super::{in_words, layout};
-
-/// Implements [`Format::add`] of weights without a sign for scales that are the same for all rows.
-macro_rules! spread_already {
-    () => {
-        type Scales = Spread;
-        type Weights = [__m512i; 4];
-
-        #[inline]
-        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-        unsafe fn add<const R: usize>(weights: [__m512i; 4], scales: Spread, x: &Wide, sum: __m512) -> __m512 {
-            scales.add::<R>(dots(weights, x), sum)
-        }
-    };
-}
 
 /// `(q · scale − min)` with scales and minimums of six bits for each 32 weights, nibbles of 32 and 32 weights in a byte.
 ///
@@ -46,11 +31,6 @@ pub(super) struct Q3K;
 pub(super) struct Q6K;
 /// Values of a table, with signed scales of six bits for each 32 weights.
 pub(super) struct Iq4Xs;
-/// Ternary digits plus 1, four in a byte, with one scale.
-pub(super) struct Tq20;
-/// Ternary digits plus 1, five in a byte, with one scale.
-pub(super) struct Tq10;
-
 impl Format for Q4K {
     layout!(144, nibbles);
     in_words!();
@@ -251,65 +231,6 @@ impl Format for Iq4Xs {
     }
 }
 
-impl Format for Tq20 {
-    layout!(66, pairs);
-    spread_already!();
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn scales<const C: usize>(b: [&[u8; 66]; 4], x: [&Wide; C], less: &mut [__m512; C]) -> [Spread; C] {
-        let [a, b, c, d] = b;
-        let d = lane_halves::<7>(lanes([at(a, 50), at(b, 50), at(c, 50), at(d, 50)]));
-        // Bit pairs stay where `in_place` leaves them.
-        ternary::<Self, C>(
-            _mm512_sllv_epi16(_mm512_set1_epi16(1), words(&const { sixteenths(8) })),
-            d,
-            1.0 / 16.0,
-            x,
-            less,
-        )
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn weights(block: &[u8; 66]) -> [__m512i; 4] {
-        in_place(block)
-    }
-}
-
-impl Format for Tq10 {
-    layout!(54, natural);
-    spread_already!();
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn scales<const C: usize>(b: [&[u8; 54]; 4], x: [&Wide; C], less: &mut [__m512; C]) -> [Spread; C] {
-        let [a, b, c, d] = b;
-        let d = lane_halves::<7>(lanes([at(a, 38), at(b, 38), at(c, 38), at(d, 38)]));
-        ternary::<Self, C>(_mm512_set1_epi16(1), d, 1.0, x, less)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn weights(block: &[u8; 54]) -> [__m512i; 4] {
-        let first = _mm512_castsi512_si256(twice(block));
-        // Sixteen bytes with five digits each, and four with four.
-        let second = _mm256_set_m128i(load4(&block[48..]), load16(at(block, 32)));
-        let (a, b) = (fractions(first), fractions(second));
-        let sixteens = _mm256_permute2x128_si256::<0x20>;
-        let ends = _mm_unpacklo_epi64(
-            _mm_unpacklo_epi32(_mm256_extracti128_si256::<1>(b[0]), _mm256_extracti128_si256::<1>(b[1])),
-            _mm_unpacklo_epi32(_mm256_extracti128_si256::<1>(b[2]), _mm256_extracti128_si256::<1>(b[3])),
-        );
-        [
-            digits(joined(a[0], a[1])),
-            digits(joined(a[2], a[3])),
-            digits(joined(a[4], sixteens(b[0], b[1]))),
-            digits(joined(sixteens(b[2], b[3]), _mm256_set_m128i(ends, _mm256_castsi256_si128(b[4])))),
-        ]
-    }
-}
-
 impl InWords for Q4K {
     const EACH: usize = 8;
     const PLACES: Places = [[0, 0, 2, 2], [1, 1, 3, 3], [4, 4, 6, 6], [5, 5, 7, 7]];
@@ -332,14 +253,6 @@ impl InWords for Q3K {
 
 impl InWords for Q6K {
     const EACH: usize = 16;
-}
-
-impl Places8 for Tq20 {
-    const PLACES: Places = [[0, 0, 4, 4], [1, 1, 5, 5], [2, 2, 6, 6], [3, 3, 7, 7]];
-}
-
-impl Places8 for Tq10 {
-    const PLACES: Places = natural(8);
 }
 
 /// Unpacks the headers of Q4_K and Q5_K, and takes the minimums off.
@@ -430,55 +343,4 @@ fn moved<const LOW: i32, const HIGH: i32>(flags: __m512i) -> __m512i {
 #[target_feature(enable = "avx512f,avx512bw")]
 fn with_bits(weights: __m512i, flags: __m512i, mask: i8) -> __m512i {
     _mm512_or_si512(weights, _mm512_and_si512(flags, _mm512_set1_epi8(mask)))
-}
-
-/// One scale for all weights of a row, which are 1 too large; `own` are the places of their bits, and `by` undoes them.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn ternary<F: Places8, const C: usize>(
-    own: __m512i,
-    d: __m512,
-    by: f32,
-    x: [&Wide; C],
-    less: &mut [__m512; C],
-) -> [Spread; C] {
-    take_off8(_mm512_set1_epi16(1), d, x, less);
-    spread_eight::<F, C>(own, _mm512_mul_ps(d, _mm512_set1_ps(by)), x)
-}
-
-/// Bytes as fractions in base 3, times the first five powers of 3: the next digit is before the point.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn fractions(bytes: __m256i) -> [__m256i; 5] {
-    let mut all = [bytes; 5];
-    for k in 1..5 {
-        let mut twice = _mm256_add_epi8(all[k - 1], all[k - 1]);
-        // SAFETY: no instruction at all. Left to itself, the compiler multiplies by powers of 3, which it widens bytes for.
-        unsafe { asm!("/* {0} */", inout(ymm_reg) twice, options(pure, nomem, nostack, preserves_flags)) };
-        all[k] = _mm256_add_epi8(all[k - 1], twice);
-    }
-    all
-}
-
-/// The first digit of fractions of 256: three quarters of each have it in the upper two bits, once they are made 1 less for
-/// having been rounded up twice.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn digits(fractions: __m512i) -> __m512i {
-    let half = _mm512_avg_epu8(fractions, _mm512_setzero_si512());
-    let parts = _mm512_subs_epu8(_mm512_avg_epu8(fractions, half), _mm512_set1_epi8(1));
-    _mm512_and_si512(_mm512_srli_epi16::<6>(parts), _mm512_set1_epi8(3))
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn joined(low: __m256i, high: __m256i) -> __m512i {
-    _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
-}
-
-/// Four bytes, then zeros.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load4(from: &[u8]) -> __m128i {
-    _mm_cvtsi32_si128(i32::from_le_bytes([from[0], from[1], from[2], from[3]]))
 }

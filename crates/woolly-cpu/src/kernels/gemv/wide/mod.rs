@@ -9,6 +9,7 @@ mod activations;
 mod codewords;
 mod formats;
 mod scales;
+mod ternary;
 mod vectors;
 
 use std::arch::x86_64::*;
@@ -17,11 +18,11 @@ use std::array;
 use woolly_quant::TensorType;
 
 use super::driver;
-use super::input::Slot;
+use super::input::{Arrangement, Slot};
+use super::streams::Streams;
 use super::words::Gemv;
 use crate::isa::{Avx512, Level};
 pub(super) use activations::Slots;
-use activations::Wide;
 
 /// Whether there is a kernel here for `ty` at `level`.
 pub(super) fn has(level: Level, ty: TensorType) -> bool {
@@ -48,7 +49,7 @@ macro_rules! with_format {
     ($ty:expr, $format:ident => $body:expr) => {
         with_format!(@list $ty, $format, $body;
             Q2_K: formats::Q2K, Q3_K: formats::Q3K, Q4_K: formats::Q4K, Q5_K: formats::Q5K, Q6_K: formats::Q6K,
-            IQ4_XS: formats::Iq4Xs, TQ1_0: formats::Tq10, TQ2_0: formats::Tq20,
+            IQ4_XS: formats::Iq4Xs, TQ1_0: ternary::Tq10, TQ2_0: ternary::Tq20,
             IQ1_S: codewords::Iq1S, IQ1_M: codewords::Iq1M, IQ2_XXS: codewords::Iq2Xxs, IQ2_XS: codewords::Iq2Xs,
             IQ2_S: codewords::Iq2S, IQ3_XXS: codewords::Iq3Xxs, IQ3_S: codewords::Iq3S)
     };
@@ -66,6 +67,8 @@ macro_rules! with_format {
 trait Format {
     /// Bytes of a block.
     type Block: AsRef<[u8]>;
+    /// Activations of a block.
+    type Activations: Arrangement;
     /// Scales of a block of each of the four rows for one input vector.
     type Scales: Copy;
     /// Weights of a block, unpacked.
@@ -74,25 +77,34 @@ trait Format {
     /// Splits a row into its blocks.
     fn blocks(row: &[u8]) -> &[Self::Block];
     /// Where the activations in the order of these weights are.
-    fn slot(slots: &Slots) -> &Slot<Wide>;
+    fn slot(slots: &Slots) -> &Slot<Self::Activations>;
     /// Where they get prepared.
-    fn slot_mut(slots: &mut Slots) -> &mut Slot<Wide>;
+    fn slot_mut(slots: &mut Slots) -> &mut Slot<Self::Activations>;
     /// Unpacks the scales of four rows; takes what offsets and minimums add off `less`, in which each row has a lane.
     unsafe fn scales<const C: usize>(
         blocks: [&Self::Block; 4],
-        x: [&Wide; C],
+        x: [&Self::Activations; C],
         less: &mut [__m512; C],
     ) -> [Self::Scales; C];
     /// Unpacks the weights of one row to bytes in the order of the activations.
     unsafe fn weights(block: &Self::Block) -> Self::Weights;
     /// Adds the products of row `R` of the four.
-    unsafe fn add<const R: usize>(weights: Self::Weights, scales: Self::Scales, x: &Wide, sum: __m512) -> __m512;
+    unsafe fn add<const R: usize>(
+        weights: Self::Weights,
+        scales: Self::Scales,
+        x: &Self::Activations,
+        sum: __m512,
+    ) -> __m512;
 }
 
-/// Implements [`Format::Block`], [`Format::blocks`], [`Format::slot`] and [`Format::slot_mut`].
+/// Implements [`Format::Block`], [`Format::Activations`], [`Format::blocks`], [`Format::slot`] and [`Format::slot_mut`].
 macro_rules! layout {
     ($bytes:literal, $slot:ident) => {
+        layout!($bytes, $slot, Wide);
+    };
+    ($bytes:literal, $slot:ident, $activations:ty) => {
         type Block = [u8; $bytes];
+        type Activations = $activations;
 
         #[inline(always)]
         fn blocks(row: &[u8]) -> &[Self::Block] {
@@ -100,11 +112,11 @@ macro_rules! layout {
         }
 
         #[inline(always)]
-        fn slot(slots: &Slots) -> &Slot<Wide> {
+        fn slot(slots: &Slots) -> &Slot<$activations> {
             &slots.$slot
         }
 
-        fn slot_mut(slots: &mut Slots) -> &mut Slot<Wide> {
+        fn slot_mut(slots: &mut Slots) -> &mut Slot<$activations> {
             &mut slots.$slot
         }
     };
@@ -147,11 +159,10 @@ impl Gemv<'_> {
         }
     }
 
-    /// Computes four rows far apart at a time, which the processor's prefetchers can follow each.
     fn each_four<F: Format, const C: usize>(&self, simd: Avx512) {
-        let apart = self.range.len().div_ceil(4);
-        for i in 0..apart {
-            let rows: [usize; 4] = array::from_fn(|r| (self.range.start + r * apart + i).min(self.range.end - 1));
+        let streams = Streams::<4>::new(&self.range, self.row_bytes);
+        for i in 0..streams.len() {
+            let rows = streams.rows(i);
             let blocks = rows.map(|row| F::blocks(&self.w.bytes[row * self.row_bytes..][..self.row_bytes]));
             for first in (0..self.x.m).step_by(C) {
                 let columns: [usize; C] = array::from_fn(|c| (first + c).min(self.x.m - 1));
@@ -167,7 +178,11 @@ impl Gemv<'_> {
 
 /// Products of four rows with `C` input vectors.
 #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn four_rows<F: Format, const C: usize>(simd: Avx512, rows: [&[F::Block]; 4], x: [&[Wide]; C]) -> [[f32; 4]; C] {
+fn four_rows<F: Format, const C: usize>(
+    simd: Avx512,
+    rows: [&[F::Block]; 4],
+    x: [&[F::Activations]; C],
+) -> [[f32; 4]; C] {
     // Written out here and below: closures handed to `map` would be called for each block.
     let count = rows[0].len();
     let rows = [rows[0], &rows[1][..count], &rows[2][..count], &rows[3][..count]];
@@ -204,7 +219,7 @@ fn row<F: Format, const R: usize, const C: usize>(
     simd: Avx512,
     block: &F::Block,
     scales: &[F::Scales; C],
-    x: [&Wide; C],
+    x: [&F::Activations; C],
     sums: &mut [[__m512; 4]; C],
 ) {
     driver::prefetch(simd, block);

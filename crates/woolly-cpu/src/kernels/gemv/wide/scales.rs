@@ -72,50 +72,6 @@ pub(super) fn sixteen<const C: usize>(own: [__m512i; 2], d: __m512, x: [&Wide; C
     all
 }
 
-/// Types of which all rows have the same eight integer scales.
-pub(super) trait Places8 {
-    /// As [`InWords::PLACES`].
-    const PLACES: Places;
-}
-
-/// Scales of a block of four rows that differ in one factor, spread over the words they belong to.
-#[derive(Clone, Copy)]
-pub(super) struct Spread {
-    low: __m512i,
-    high: __m512i,
-    /// As in [`Integers`].
-    whole: __m512,
-}
-
-/// Eight scales that all rows have, and what multiplies them in each.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn spread_eight<F: Places8, const C: usize>(own: __m512i, d: __m512, x: [&Wide; C]) -> [Spread; C] {
-    let low = words(&const { spread(0, [F::PLACES[0], F::PLACES[1]]) });
-    let high = words(&const { spread(0, [F::PLACES[2], F::PLACES[3]]) });
-    let mut all = [Spread { low: own, high: own, whole: d }; C];
-    for c in 0..C {
-        let own = _mm512_mullo_epi16(own, broadcast8(&x[c].scale32));
-        all[c] = Spread {
-            low: _mm512_permutexvar_epi16(low, own),
-            high: _mm512_permutexvar_epi16(high, own),
-            whole: _mm512_mul_ps(d, _mm512_set1_ps(x[c].unit)),
-        };
-    }
-    all
-}
-
-impl Spread {
-    /// As [`add_integers`].
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub(super) fn add<const R: usize>(self, dots: [__m512i; 4], sum: __m512) -> __m512 {
-        let (low, high) = (_mm512_packs_epi32(dots[0], dots[1]), _mm512_packs_epi32(dots[2], dots[3]));
-        let products = _mm512_dpwssd_epi32(_mm512_madd_epi16(low, self.low), high, self.high);
-        _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), lane::<R>(self.whole), sum)
-    }
-}
-
 /// Takes `by` times what each of 32 weights is too large by off.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
