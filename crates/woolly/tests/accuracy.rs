@@ -128,8 +128,22 @@ fn single_precision_is_the_reference() {
 #[test]
 fn every_type_level_and_number_of_rows_stays_within_its_bound() {
     let wide = Wide::new();
-    let types =
-        [T::F16, T::BF16, T::Q8_0, T::Q4_0, T::Q4_1, T::Q5_0, T::Q2_K, T::Q3_K, T::Q4_K, T::Q5_K, T::Q6_K, T::IQ4_NL];
+    let types = [
+        T::F16,
+        T::BF16,
+        T::Q8_0,
+        T::Q4_0,
+        T::Q4_1,
+        T::Q5_0,
+        T::Q2_K,
+        T::Q3_K,
+        T::Q4_K,
+        T::Q5_K,
+        T::Q6_K,
+        T::IQ4_NL,
+        T::TQ1_0,
+        T::TQ2_0,
+    ];
     for ty in types {
         let [file, single] = wide.pair(ty);
         let reference = exact(&single);

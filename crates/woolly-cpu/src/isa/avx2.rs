@@ -517,7 +517,7 @@ impl<const VNNI: bool> Bytes for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> (__m256i, __m256i) {
+    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, w: [__m256i; 2], from: &[u8]) -> [__m256i; 2] {
         /// Eight bytes of 1: times `n`, the shuffle that repeats byte `n`.
         const ONES: i64 = 0x0101_0101_0101_0101;
         let bits = |i: usize| i64::from(i32::from_le_bytes(std::array::from_fn(|b| from[STRIDE * i + OFFSET + b])));
@@ -529,7 +529,11 @@ impl<const VNNI: bool> Bytes for Avx2<VNNI> {
             let high = _mm256_setr_epi64x(2 * ONES, 3 * ONES, 2 * ONES, 3 * ONES);
             let low = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, low), flag), flag);
             let high = _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, high), flag), flag);
-            (_mm256_and_si256(low, _mm256_set1_epi8(16)), _mm256_and_si256(high, _mm256_set1_epi8(16)))
+            let sixteen = _mm256_set1_epi8(16);
+            [
+                _mm256_or_si256(w[0], _mm256_and_si256(low, sixteen)),
+                _mm256_or_si256(w[1], _mm256_and_si256(high, sixteen)),
+            ]
         }
     }
 

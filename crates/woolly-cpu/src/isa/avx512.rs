@@ -378,6 +378,13 @@ impl Bytes for Avx512 {
     }
 
     #[inline(always)]
+    fn dot2_table(self, table: &[i8; 16], index: [__m512i; 2], a: [&[i8]; 2]) -> __m512 {
+        // What all entries have added need not be added to each weight.
+        let table = table.map(|entry| entry ^ i8::MIN);
+        self.dot2_u8([self.lookup(&table, index[0]), self.lookup(&table, index[1])], a)
+    }
+
+    #[inline(always)]
     fn quarter_u8(self, w: __m512i, q: usize) -> __m512 {
         // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
         unsafe {
@@ -478,13 +485,22 @@ impl Bytes for Avx512 {
     }
 
     #[inline(always)]
-    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> (__m512i, __m512i) {
-        let bits = |i: usize| u64::from(u32::from_le_bytes(std::array::from_fn(|b| from[STRIDE * i + OFFSET + b])));
-        let (a, b, c, d) = (bits(0), bits(1), bits(2), bits(3));
-        let low = (a & 0xffff) | (b & 0xffff) << 16 | (c & 0xffff) << 32 | (d & 0xffff) << 48;
-        let high = a >> 16 | b >> 16 << 16 | c >> 16 << 32 | d >> 16 << 48;
-        // SAFETY: `self` proves AVX-512BW.
-        unsafe { (_mm512_maskz_set1_epi8(low, 16), _mm512_maskz_set1_epi8(high, 16)) }
+    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(
+        self,
+        [low_nibbles, high_nibbles]: [__m512i; 2],
+        from: &[u8],
+    ) -> [__m512i; 2] {
+        // SAFETY: `self` proves AVX-512 (F, BW, DQ, VL, VNNI).
+        unsafe {
+            let flags = words(from, 4 * STRIDE, const { &flag_words(STRIDE, OFFSET) });
+            let flags = _mm512_castsi512_si128(flags);
+            let (low, high) = (_mm_cvtsi128_si64(flags), _mm_extract_epi64::<1>(flags));
+            let sixteen = _mm512_set1_epi8(16);
+            [
+                _mm512_mask_add_epi8(low_nibbles, low.cast_unsigned(), low_nibbles, sixteen),
+                _mm512_mask_add_epi8(high_nibbles, high.cast_unsigned(), high_nibbles, sixteen),
+            ]
+        }
     }
 
     #[inline(always)]
@@ -537,6 +553,17 @@ const fn piece_words(stride: usize, offset: usize, piece: usize) -> [u16; 32] {
     while i < 32 {
         let byte = 2 * i;
         table[i] = word(byte / piece * stride + offset + byte % piece, 64 / piece * stride);
+        i += 1;
+    }
+    table
+}
+
+/// The lower words of four pairs, then the upper ones.
+const fn flag_words(stride: usize, offset: usize) -> [u16; 32] {
+    let mut table = [0; 32];
+    let mut i = 0;
+    while i < 8 {
+        table[i] = word(i % 4 * stride + offset + i / 4 * 2, 4 * stride);
         i += 1;
     }
     table

@@ -365,15 +365,14 @@ impl<const BYTES: u8> Bytes for Neon<BYTES> {
     }
 
     #[inline(always)]
-    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> (Self::I, Self::I) {
+    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, w: [Self::I; 2], from: &[u8]) -> [Self::I; 2] {
         // SAFETY: NEON is part of the target.
         unsafe {
             const BITS: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128];
             // Each of two neighbouring bytes in eight lanes.
             let pair = |at: usize| vcombine_u8(vdup_n_u8(from[at]), vdup_n_u8(from[at + 1]));
-            let zero = [vdupq_n_u8(0); 2];
-            let half = |first: usize| add_where_set(zero, [pair(first), pair(STRIDE + first)], sixteen(&BITS), 16);
-            (half(OFFSET), half(OFFSET + 2))
+            let with = |w, first: usize| add_where_set(w, [pair(first), pair(STRIDE + first)], sixteen(&BITS), 16);
+            [with(w[0], OFFSET), with(w[1], OFFSET + 2)]
         }
     }
 

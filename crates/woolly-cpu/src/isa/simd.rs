@@ -113,9 +113,9 @@ pub trait Bytes: Simd {
     fn two_bits(self, a: Self::I, bits: usize) -> Self::I;
     /// Adds 16 to every byte of `w` where bit `first` of the 32 bytes `flags` is set; beyond 32 bytes, bit `first + 2`.
     fn fifth_bits(self, w: Self::I, flags: &[u8; 32], first: usize) -> Self::I;
-    /// For blocks whose 32 bits lie at `STRIDE · i + OFFSET`: 16 where the bit is set, first for the low 16 bits of each of
-    /// `WIDTH / 16` blocks, then for the high ones.
-    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, from: &[u8]) -> (Self::I, Self::I);
+    /// For blocks whose 32 bits lie at `STRIDE · i + OFFSET`: adds 16 to every byte below 16 whose bit is set, of the first vector
+    /// by the low 16 bits of each of `WIDTH / 16` blocks, of the second by the high ones.
+    fn fifth_bits_of<const STRIDE: usize, const OFFSET: usize>(self, w: [Self::I; 2], from: &[u8]) -> [Self::I; 2];
     /// Adds 4 to every byte of `w` where bit `first` of the 32 bytes `flags` is set; beyond 32 bytes, bit `first + 4`.
     fn third_bits(self, w: Self::I, flags: &[u8; 32], first: usize) -> Self::I;
     /// The first `LANES / 4` floats, each in four lanes.
@@ -141,6 +141,11 @@ pub trait Bytes: Simd {
     #[inline(always)]
     fn dot2_i8(self, w: [Self::I; 2], a: [&[i8]; 2]) -> Self::F {
         self.add(self.dot_i8(w[0], a[0]), self.dot_i8(w[1], a[1]))
+    }
+    /// [`Bytes::dot2_i8`] of the entries of `table` that two vectors of bytes below 16 name.
+    #[inline(always)]
+    fn dot2_table(self, table: &[i8; 16], index: [Self::I; 2], a: [&[i8]; 2]) -> Self::F {
+        self.dot2_i8([self.lookup(table, index[0]), self.lookup(table, index[1])], a)
     }
     /// Byte `q` of every four, unsigned, as floats.
     fn quarter_u8(self, w: Self::I, q: usize) -> Self::F;

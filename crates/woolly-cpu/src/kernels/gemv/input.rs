@@ -45,6 +45,11 @@ pub(super) trait Operand: Copy + 'static {
     fn dot2_u8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F;
     /// The sum of [`Operand::dot_i8`] of two pairs.
     fn dot2_i8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F;
+    /// [`Operand::dot2_i8`] of the entries of `table` that two vectors of bytes below 16 name.
+    #[inline(always)]
+    fn dot2_table<S: Bytes>(s: S, table: &[i8; 16], index: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F {
+        Self::dot2_i8(s, [s.lookup(table, index[0]), s.lookup(table, index[1])], x, half)
+    }
     /// What [`Operand::dot_i8`] adds to each weight.
     fn signed_bias<S: Bytes>() -> f32;
 }
@@ -124,6 +129,11 @@ impl Operand for Int8 {
     #[inline(always)]
     fn dot2_i8<S: Bytes>(s: S, w: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F {
         s.dot2_i8(w, [&x[0][half..], &x[1][half..]])
+    }
+
+    #[inline(always)]
+    fn dot2_table<S: Bytes>(s: S, table: &[i8; 16], index: [S::I; 2], x: [&Self::Vector; 2], half: usize) -> S::F {
+        s.dot2_table(table, index, [&x[0][half..], &x[1][half..]])
     }
 
     #[inline(always)]

@@ -115,12 +115,11 @@ impl Format for Iq4Nl {
         for half in (0..64).step_by(S::WIDTH) {
             let blocks = &w[half / 16 * 18..];
             let nibbles = s.pieces16::<18, 2>(blocks);
-            let low = s.lookup(&NON_LINEAR, s.and(nibbles, s.splat_byte(15)));
-            let high = s.lookup(&NON_LINEAR, s.high_nibbles(nibbles));
+            let index = [s.and(nibbles, s.splat_byte(15)), s.high_nibbles(nibbles)];
             let d = s.halves::<18, 0, 4>(blocks);
             for c in 0..C {
                 let x = &x[c].0;
-                let dot = O::dot2_i8(s, [low, high], [&x.v[0], &x.v[1]], half);
+                let dot = O::dot2_table(s, &NON_LINEAR, index, [&x.v[0], &x.v[1]], half);
                 let scaled = with_offset(s, dot, &x.scale[half / 4..], &x.sum[half / 4..], O::signed_bias::<S>());
                 sums[c] = s.mul_add(d, scaled, sums[c]);
             }
@@ -141,13 +140,12 @@ impl Format for Q50 {
         for half in (0..64).step_by(S::WIDTH) {
             let blocks = &w[half / 16 * 22..];
             let nibbles = s.pieces16::<22, 6>(blocks);
-            let (low, high) = s.fifth_bits_of::<22, 2>(blocks);
-            let low = s.or(s.and(nibbles, s.splat_byte(15)), low);
-            let high = s.or(s.high_nibbles(nibbles), high);
+            let weights = [s.and(nibbles, s.splat_byte(15)), s.high_nibbles(nibbles)];
+            let weights = s.fifth_bits_of::<22, 2>(weights, blocks);
             let d = s.halves::<22, 0, 4>(blocks);
             for c in 0..C {
                 let x = &x[c].0;
-                let dot = O::dot2_u8(s, [low, high], [&x.v[0], &x.v[1]], half);
+                let dot = O::dot2_u8(s, weights, [&x.v[0], &x.v[1]], half);
                 let scaled = with_offset(s, dot, &x.scale[half / 4..], &x.sum[half / 4..], 16.0);
                 sums[c] = s.mul_add(d, scaled, sums[c]);
             }
@@ -168,13 +166,12 @@ impl Format for Q51 {
         for half in (0..64).step_by(S::WIDTH) {
             let blocks = &w[half / 16 * 24..];
             let nibbles = s.pieces16::<24, 8>(blocks);
-            let (low, high) = s.fifth_bits_of::<24, 4>(blocks);
-            let low = s.or(s.and(nibbles, s.splat_byte(15)), low);
-            let high = s.or(s.high_nibbles(nibbles), high);
+            let weights = [s.and(nibbles, s.splat_byte(15)), s.high_nibbles(nibbles)];
+            let weights = s.fifth_bits_of::<24, 4>(weights, blocks);
             let (d, m) = (s.halves::<24, 0, 4>(blocks), s.halves::<24, 2, 4>(blocks));
             for c in 0..C {
                 let x = &x[c].0;
-                let dot = O::dot2_u8(s, [low, high], [&x.v[0], &x.v[1]], half);
+                let dot = O::dot2_u8(s, weights, [&x.v[0], &x.v[1]], half);
                 sums[c] = s.mul_add(s.mul(d, s.load(&x.scale[half / 4..])), dot, sums[c]);
                 sums[c] = s.mul_add(m, s.load(&x.sum[half / 4..]), sums[c]);
             }
@@ -195,12 +192,11 @@ impl Format for Mxfp4 {
         let powers = [w[0], w[17], w[34], w[51]].map(power_of_two);
         for half in (0..64).step_by(S::WIDTH) {
             let nibbles = s.pieces16::<17, 1>(&w[half / 16 * 17..]);
-            let low = s.lookup(&E2M1, s.and(nibbles, s.splat_byte(15)));
-            let high = s.lookup(&E2M1, s.high_nibbles(nibbles));
+            let index = [s.and(nibbles, s.splat_byte(15)), s.high_nibbles(nibbles)];
             let d = s.fours(&powers[half / 16..]);
             for c in 0..C {
                 let x = &x[c].0;
-                let dot = O::dot2_i8(s, [low, high], [&x.v[0], &x.v[1]], half);
+                let dot = O::dot2_table(s, &E2M1, index, [&x.v[0], &x.v[1]], half);
                 let scaled = with_offset(s, dot, &x.scale[half / 4..], &x.sum[half / 4..], O::signed_bias::<S>());
                 sums[c] = s.mul_add(d, scaled, sums[c]);
             }
@@ -230,12 +226,11 @@ impl Format for Iq4Xs {
         for first in (0..128).step_by(S::WIDTH) {
             let (pair, half) = (first / 64, first % 64);
             let nibbles = s.bytes(&w[8 + first..]);
-            let low = s.lookup(&NON_LINEAR, s.and(nibbles, s.splat_byte(15)));
-            let high = s.lookup(&NON_LINEAR, s.high_nibbles(nibbles));
+            let index = [s.and(nibbles, s.splat_byte(15)), s.high_nibbles(nibbles)];
             let d = s.fours(&scales[first / 16..]);
             for c in 0..C {
                 let x = &x[c][pair].0;
-                let dot = O::dot2_i8(s, [low, high], [&x.v[0], &x.v[1]], half);
+                let dot = O::dot2_table(s, &NON_LINEAR, index, [&x.v[0], &x.v[1]], half);
                 let scaled = with_offset(s, dot, &x.scale[half / 4..], &x.sum[half / 4..], O::signed_bias::<S>());
                 sums[c] = s.mul_add(d, scaled, sums[c]);
             }
