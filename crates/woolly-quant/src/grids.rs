@@ -53,10 +53,10 @@ pub static IQ1: [[i8; 8]; 2048] = expand(&PACKED_IQ1, &IQ1_LEVELS);
 pub(crate) const IQ2_LEVELS: [i8; 3] = [8, 25, 43];
 
 /// The distinct values of the `IQ3_XXS` grid, by 3-bit code.
-pub(crate) const IQ3_XXS_LEVELS: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
+pub const IQ3_XXS_LEVELS: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];
 
 /// The distinct values of the `IQ3_S` grid, by 3-bit code.
-pub(crate) const IQ3_S_LEVELS: [i8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
+pub const IQ3_S_LEVELS: [i8; 8] = [1, 3, 5, 7, 9, 11, 13, 15];
 
 /// The distinct values of the IQ1 grid, by 2-bit code.
 const IQ1_LEVELS: [i8; 3] = [-1, 0, 1];

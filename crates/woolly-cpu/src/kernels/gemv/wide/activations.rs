@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::input::{Arrangement, K_NIBBLES, NATURAL, PAIRS, Slot};
+use super::planes::Planes;
 use super::ternary::{Fifths, Quarters};
 use crate::buffer::Zeroed;
 use crate::isa::Avx512;
@@ -98,6 +99,8 @@ pub(in super::super) struct Slots {
     pub(super) quarters: Slot<Quarters>,
     /// TQ1_0.
     pub(super) fifths: Slot<Fifths>,
+    /// IQ3_XXS and IQ3_S.
+    pub(super) planes: Slot<Planes>,
 }
 
 impl Slots {
@@ -110,6 +113,7 @@ impl Slots {
             sixteens: Slot::new(sixteens, columns, k),
             quarters: Slot::in_blocks(PAIRS, columns, k),
             fifths: Slot::in_blocks(NATURAL, columns, k),
+            planes: Slot::new(NATURAL, columns, k),
         }
     }
 
@@ -120,5 +124,6 @@ impl Slots {
         self.sixteens.invalidate();
         self.quarters.invalidate();
         self.fifths.invalidate();
+        self.planes.invalidate();
     }
 }

@@ -1,4 +1,4 @@
-//! Types whose weights are found by the numbers of codewords of four or eight weights.
+//! Types whose weights are found by the numbers of codewords of eight weights.
 //!
 //! Numbers are read one by one, those in pieces after vector instructions have put them together, and the codewords they stand
 //! for are inserted into vectors.
@@ -29,10 +29,6 @@ pub(super) struct Iq2Xxs;
 pub(super) struct Iq2Xs;
 /// Magnitudes of eight weights by 1024 codewords, signs, a scale for each 16.
 pub(super) struct Iq2S;
-/// Magnitudes of four weights by 256 codewords, even signs, a scale for each 32.
-pub(super) struct Iq3Xxs;
-/// Magnitudes of four weights by 512 codewords, signs, a scale for each 32.
-pub(super) struct Iq3S;
 /// Ternary codewords of eight weights, a scale and a shift for each 32.
 ///
 /// Offsets stay below 17 · 15 · 127 < 2¹⁵, scaled.
@@ -85,7 +81,7 @@ impl Format for Iq2Xxs {
             for (g, numbers) in numbers.iter_mut().enumerate() {
                 *numbers = at4(block, 2 + 8 * g);
             }
-            Signed { magnitudes: of_eight(&grids::IQ2_XXS, numbers), signs: even_signs(bytes_of_sevens(sevens)) }
+            Signed { magnitudes: of_eight(&grids::IQ2_XXS, numbers), signs: masks(even_signs(bytes_of_sevens(sevens))) }
         }
     }
 }
@@ -116,7 +112,7 @@ impl Format for Iq2Xs {
             let all = load(block[2..66].as_array::<64>().expect("64 bytes"));
             let numbers = _mm512_and_si512(all, _mm512_set1_epi16(511));
             let sevens = _mm512_cvtepi16_epi8(_mm512_srli_epi16::<9>(all));
-            Signed { magnitudes: of_eight(&grids::IQ2_XS, registers(numbers)), signs: even_signs(sevens) }
+            Signed { magnitudes: of_eight(&grids::IQ2_XS, registers(numbers)), signs: masks(even_signs(sevens)) }
         }
     }
 }
@@ -143,66 +139,6 @@ impl Format for Iq2S {
             let high = _mm512_and_si512(high, _mm512_set1_epi16(0x300));
             let numbers = _mm512_or_si512(_mm512_cvtepu8_epi16(load32(&block[2..])), high);
             Signed { magnitudes: of_eight(&grids::IQ2_S, registers(numbers)), signs: sign_words(&block[34..]) }
-        }
-    }
-}
-
-impl Format for Iq3Xxs {
-    layout!(98, natural);
-    signed!();
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn scales<const C: usize>(b: [&[u8; 98]; 4], x: [&Wide; C], _less: &mut [__m512; C]) -> [Integers; C] {
-        let d = lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)]));
-        let mut own = [_mm_setzero_si128(); 4];
-        for r in 0..4 {
-            own[r] = _mm256_cvtepi32_epi16(_mm256_srli_epi32::<28>(load32(&b[r][66..])));
-        }
-        eight(odd16(four(own)), _mm512_mul_ps(d, _mm512_set1_ps(0.25)), x)
-    }
-
-    #[inline(always)]
-    unsafe fn weights(block: &[u8; 98]) -> Signed {
-        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
-        unsafe {
-            let mut numbers = [at4(block, 2); 16];
-            for (g, numbers) in numbers.iter_mut().enumerate() {
-                *numbers = at4(block, 2 + 4 * g);
-            }
-            let signs = even_signs(bytes_of_sevens(load32(&block[66..])));
-            Signed { magnitudes: of_four(&grids::IQ3_XXS, numbers), signs }
-        }
-    }
-}
-
-impl Format for Iq3S {
-    layout!(110, natural);
-    signed!();
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn scales<const C: usize>(b: [&[u8; 110]; 4], x: [&Wide; C], _less: &mut [__m512; C]) -> [Integers; C] {
-        let d = lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)]));
-        // Eight nibbles in the last four bytes.
-        let packed = lanes([at(b[0], 94), at(b[1], 94), at(b[2], 94), at(b[3], 94)]);
-        let (own, zero) = (odd_nibbles(packed), _mm512_setzero_si512());
-        eight(_mm512_unpackhi_epi8(own, zero), d, x)
-    }
-
-    #[inline(always)]
-    unsafe fn weights(block: &[u8; 110]) -> Signed {
-        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
-        unsafe {
-            // Bytes 66 to 73 have a ninth bit of each number.
-            let mut numbers = [[Register(0); 8]; 2];
-            for (half, numbers) in numbers.iter_mut().enumerate() {
-                let low = _mm512_cvtepu8_epi16(load32(&block[2 + 32 * half..]));
-                let above = u32::from_le_bytes(*at4(block, 66 + 4 * half));
-                *numbers = registers(_mm512_mask_add_epi16(low, above, low, _mm512_set1_epi16(256)));
-            }
-            let magnitudes = of_four(&grids::IQ3_S, *numbers.as_flattened().as_array().expect("twice eight"));
-            Signed { magnitudes, signs: sign_words(&block[74..]) }
         }
     }
 }
@@ -301,14 +237,6 @@ impl InWords for Iq2S {
     const EACH: usize = 16;
 }
 
-impl InWords for Iq3Xxs {
-    const EACH: usize = 8;
-}
-
-impl InWords for Iq3S {
-    const EACH: usize = 8;
-}
-
 impl InWords for Iq1S {
     const EACH: usize = 8;
 }
@@ -376,31 +304,6 @@ unsafe fn four_of_eight<const N: usize>(table: &[[i8; 8]; N], numbers: impl Numb
     }
 }
 
-/// Codewords of four weights, by four numbers after another.
-#[inline(always)]
-unsafe fn of_four<const N: usize>(table: &[[i8; 4]; N], numbers: [impl Numbers; 16]) -> [__m512i; 4] {
-    // SAFETY: the caller has the instructions.
-    unsafe {
-        let mut vectors = [_mm512_setzero_si512(); 4];
-        for (vector, [a, b, c, d]) in vectors.iter_mut().zip(numbers.as_chunks().0) {
-            let low = _mm256_set_m128i(four_of_four(table, *b), four_of_four(table, *a));
-            let high = _mm256_set_m128i(four_of_four(table, *d), four_of_four(table, *c));
-            *vector = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high);
-        }
-        vectors
-    }
-}
-
-#[inline(always)]
-unsafe fn four_of_four<const N: usize>(table: &[[i8; 4]; N], numbers: impl Numbers) -> __m128i {
-    let mut words = [0; 4];
-    for (word, codeword) in words.iter_mut().zip(looked_up(table, numbers)) {
-        *word = i32::from_le_bytes(codeword.map(i8::cast_unsigned));
-    }
-    // SAFETY: the caller has the instructions.
-    unsafe { _mm_setr_epi32(words[0], words[1], words[2], words[3]) }
-}
-
 /// The codewords of four numbers, of which the bits that `N` has no entry for are left out.
 #[inline(always)]
 fn looked_up<C, const N: usize>(table: &[C; N], numbers: impl Numbers) -> [&C; 4] {
@@ -449,7 +352,7 @@ fn at4<const BYTES: usize>(block: &[u8; BYTES], place: usize) -> &[u8; 4] {
 
 /// Moves the four fields of seven bits of each word to a byte each; what else the bytes have is above those.
 #[inline(always)]
-unsafe fn bytes_of_sevens(words: __m256i) -> __m256i {
+pub(super) unsafe fn bytes_of_sevens(words: __m256i) -> __m256i {
     // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
     unsafe {
         let low = _mm256_and_si256(words, _mm256_set1_epi32(0x3fff));
@@ -462,7 +365,7 @@ unsafe fn bytes_of_sevens(words: __m256i) -> __m256i {
 
 /// Signs of bytes of seven bits, of which the eighth makes their number even.
 #[inline(always)]
-unsafe fn even_signs(sevens: __m256i) -> [u64; 4] {
+pub(super) unsafe fn even_signs(sevens: __m256i) -> __m256i {
     // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
     unsafe {
         let parity = _mm256_xor_si256(sevens, _mm256_srli_epi16::<4>(sevens));
@@ -472,10 +375,17 @@ unsafe fn even_signs(sevens: __m256i) -> [u64; 4] {
             -128, 0, 0, -128, 0, -128, -128, 0,
         );
         let eighths = _mm256_shuffle_epi8(odd, _mm256_and_si256(parity, _mm256_set1_epi8(15)));
-        let mut signs = [0; 4];
-        _mm256_storeu_si256(signs.as_mut_ptr().cast(), _mm256_or_si256(sevens, eighths));
-        signs
+        _mm256_or_si256(sevens, eighths)
     }
+}
+
+/// 256 bits as four masks, by way of memory.
+#[inline(always)]
+unsafe fn masks(bits: __m256i) -> [u64; 4] {
+    let mut masks = [0; 4];
+    // SAFETY: the caller has the instructions; 32 bytes are writable.
+    unsafe { _mm256_storeu_si256(masks.as_mut_ptr().cast(), bits) };
+    masks
 }
 
 /// Bytes of a lane in all lanes, by the places that `index` has for them.
@@ -515,7 +425,7 @@ const fn words_of_scales(first: usize) -> [u16; 32] {
 /// Twice the nibbles of the last eight bytes of each lane, plus 1, as bytes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn odd_nibbles(packed: __m512i) -> __m512i {
+pub(super) fn odd_nibbles(packed: __m512i) -> __m512i {
     let mask = _mm512_set1_epi8(15);
     let (low, high) = (_mm512_and_si512(packed, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(packed), mask));
     let nibbles = _mm512_unpackhi_epi8(low, high);
@@ -525,7 +435,7 @@ fn odd_nibbles(packed: __m512i) -> __m512i {
 /// Twice each word plus 1.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn odd16(words: __m512i) -> __m512i {
+pub(super) fn odd16(words: __m512i) -> __m512i {
     _mm512_add_epi16(_mm512_add_epi16(words, words), _mm512_set1_epi16(1))
 }
 
@@ -538,14 +448,14 @@ fn eighth(d: __m512) -> __m512 {
 /// Four lanes.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn four(lanes: [__m128i; 4]) -> __m512i {
+pub(super) fn four(lanes: [__m128i; 4]) -> __m512i {
     let (low, high) = (_mm256_set_m128i(lanes[1], lanes[0]), _mm256_set_m128i(lanes[3], lanes[2]));
     _mm512_inserti64x4::<1>(_mm512_castsi256_si512(low), high)
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load32(from: &[u8]) -> __m256i {
+pub(super) fn load32(from: &[u8]) -> __m256i {
     let from = &from[..32];
     // SAFETY: 32 bytes are readable.
     unsafe { _mm256_loadu_si256(from.as_ptr().cast()) }

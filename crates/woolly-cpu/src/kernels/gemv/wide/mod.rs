@@ -8,6 +8,7 @@
 mod activations;
 mod codewords;
 mod formats;
+mod planes;
 mod scales;
 mod ternary;
 mod vectors;
@@ -28,7 +29,8 @@ pub(super) use activations::Slots;
 pub(super) fn has(level: Level, ty: TensorType) -> bool {
     use TensorType::*;
     let own = matches!(ty, Q2_K | Q3_K | Q4_K | Q5_K | Q6_K | IQ4_XS | TQ1_0 | TQ2_0);
-    level.min(Level::best()) >= Level::Avx512 && (own || codewords(ty))
+    let in_planes = matches!(ty, IQ3_XXS | IQ3_S) && is_x86_feature_detected!("avx512vbmi");
+    level.min(Level::best()) >= Level::Avx512 && (own || in_planes || codewords(ty))
 }
 
 /// Whether the kernel is to be used where there is one.
@@ -41,7 +43,7 @@ pub(super) fn pays(ty: TensorType) -> bool {
 
 fn codewords(ty: TensorType) -> bool {
     use TensorType::*;
-    matches!(ty, IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S)
+    matches!(ty, IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S)
 }
 
 /// Runs `$body` with `$format` naming the [`Format`] of a type that [`has`] a kernel.
@@ -51,7 +53,7 @@ macro_rules! with_format {
             Q2_K: formats::Q2K, Q3_K: formats::Q3K, Q4_K: formats::Q4K, Q5_K: formats::Q5K, Q6_K: formats::Q6K,
             IQ4_XS: formats::Iq4Xs, TQ1_0: ternary::Tq10, TQ2_0: ternary::Tq20,
             IQ1_S: codewords::Iq1S, IQ1_M: codewords::Iq1M, IQ2_XXS: codewords::Iq2Xxs, IQ2_XS: codewords::Iq2Xs,
-            IQ2_S: codewords::Iq2S, IQ3_XXS: codewords::Iq3Xxs, IQ3_S: codewords::Iq3S)
+            IQ2_S: codewords::Iq2S, IQ3_XXS: planes::Iq3Xxs, IQ3_S: planes::Iq3S)
     };
     (@list $ty:expr, $format:ident, $body:expr; $($name:ident: $path:path),+) => {
         match $ty {
@@ -69,6 +71,8 @@ trait Format {
     type Block: AsRef<[u8]>;
     /// Activations of a block.
     type Activations: Arrangement;
+    /// Whether the instructions of AVX-512 VBMI are among those of the functions below.
+    const VBMI: bool = false;
     /// Scales of a block of each of the four rows for one input vector.
     type Scales: Copy;
     /// Weights of a block, unpacked.
@@ -166,8 +170,11 @@ impl Gemv<'_> {
             let blocks = rows.map(|row| F::blocks(&self.w.bytes[row * self.row_bytes..][..self.row_bytes]));
             for first in (0..self.x.m).step_by(C) {
                 let columns: [usize; C] = array::from_fn(|c| (first + c).min(self.x.m - 1));
-                // SAFETY: `simd` proves the features.
-                let sums = unsafe { four_rows::<F, C>(simd, blocks, columns.map(|c| F::slot(&self.x.wide).column(c))) };
+                let x = columns.map(|c| F::slot(&self.x.wide).column(c));
+                // SAFETY: `simd` proves the features, and `has` asked for VBMI.
+                let sums = unsafe {
+                    if F::VBMI { four_rows_vbmi::<F, C>(simd, blocks, x) } else { four_rows::<F, C>(simd, blocks, x) }
+                };
                 for (column, sums) in columns.iter().zip(sums) {
                     rows.iter().zip(sums).for_each(|(row, sum)| self.out.set(column * self.out_stride + row, sum));
                 }
@@ -183,6 +190,31 @@ fn four_rows<F: Format, const C: usize>(
     rows: [&[F::Block]; 4],
     x: [&[F::Activations]; C],
 ) -> [[f32; 4]; C] {
+    // SAFETY: this function has the features.
+    unsafe { four_rows_inlined::<F, C>(simd, rows, x) }
+}
+
+/// As [`four_rows`], with VBMI.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")]
+fn four_rows_vbmi<F: Format, const C: usize>(
+    simd: Avx512,
+    rows: [&[F::Block]; 4],
+    x: [&[F::Activations]; C],
+) -> [[f32; 4]; C] {
+    // SAFETY: this function has the features.
+    unsafe { four_rows_inlined::<F, C>(simd, rows, x) }
+}
+
+/// The body of both.
+///
+/// # Safety
+/// The caller has the features of `F`.
+#[inline(always)]
+unsafe fn four_rows_inlined<F: Format, const C: usize>(
+    simd: Avx512,
+    rows: [&[F::Block]; 4],
+    x: [&[F::Activations]; C],
+) -> [[f32; 4]; C] {
     // Written out here and below: closures handed to `map` would be called for each block.
     let count = rows[0].len();
     let rows = [rows[0], &rows[1][..count], &rows[2][..count], &rows[3][..count]];
@@ -190,32 +222,39 @@ fn four_rows<F: Format, const C: usize>(
     for (columns, x) in columns.iter_mut().zip(x) {
         *columns = &x[..count];
     }
-    let mut sums = [[_mm512_setzero_ps(); 4]; C];
-    let mut less = [_mm512_setzero_ps(); C];
+    // SAFETY: the caller has the features.
+    let zero = unsafe { _mm512_setzero_ps() };
+    let mut sums = [[zero; 4]; C];
+    let mut less = [zero; C];
     for i in 0..count {
         let blocks = [&rows[0][i], &rows[1][i], &rows[2][i], &rows[3][i]];
         let mut x = [&columns[0][i]; C];
         for (x, column) in x.iter_mut().zip(columns) {
             *x = &column[i];
         }
-        // SAFETY: this function has the features.
-        let scales = unsafe { F::scales(blocks, x, &mut less) };
-        row::<F, 0, C>(simd, blocks[0], &scales, x, &mut sums);
-        row::<F, 1, C>(simd, blocks[1], &scales, x, &mut sums);
-        row::<F, 2, C>(simd, blocks[2], &scales, x, &mut sums);
-        row::<F, 3, C>(simd, blocks[3], &scales, x, &mut sums);
+        // SAFETY: the caller has the features.
+        unsafe {
+            let scales = F::scales(blocks, x, &mut less);
+            row::<F, 0, C>(simd, blocks[0], &scales, x, &mut sums);
+            row::<F, 1, C>(simd, blocks[1], &scales, x, &mut sums);
+            row::<F, 2, C>(simd, blocks[2], &scales, x, &mut sums);
+            row::<F, 3, C>(simd, blocks[3], &scales, x, &mut sums);
+        }
     }
     let mut totals = [[0.0; 4]; C];
     for c in 0..C {
-        totals[c] = four_totals(sums[c], less[c]);
+        // SAFETY: as above.
+        totals[c] = unsafe { four_totals(sums[c], less[c]) };
     }
     totals
 }
 
 /// Adds the products of row `R` of the four.
-#[inline]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn row<F: Format, const R: usize, const C: usize>(
+///
+/// # Safety
+/// The caller has the features of `F`.
+#[inline(always)]
+unsafe fn row<F: Format, const R: usize, const C: usize>(
     simd: Avx512,
     block: &F::Block,
     scales: &[F::Scales; C],
@@ -223,7 +262,7 @@ fn row<F: Format, const R: usize, const C: usize>(
     sums: &mut [[__m512; 4]; C],
 ) {
     driver::prefetch(simd, block);
-    // SAFETY: this function has the features.
+    // SAFETY: the caller has the features.
     let weights = unsafe { F::weights(block) };
     for c in 0..C {
         // SAFETY: as above.

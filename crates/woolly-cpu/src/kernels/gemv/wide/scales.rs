@@ -112,6 +112,24 @@ pub(super) fn add_integers<F: InWords, const R: usize>(dots: [__m512i; 4], scale
     _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), lane::<R>(scales.whole), sum)
 }
 
+/// Adds the products of row `R`, sums of 16 each: pairs of them have one of eight scales, none of which is negative.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) fn whole_sums<const R: usize>(products: __m512i, scales: Integers, sum: __m512) -> __m512 {
+    let spread = const {
+        let mut index = [0; 32];
+        let mut i = 0;
+        while i < 16 {
+            index[2 * i] = (8 * R + i / 2) as u16;
+            i += 1;
+        }
+        index
+    };
+    let own = _mm512_maskz_permutexvar_epi16(0x5555_5555, words(&spread), scales.own[0]);
+    let products = _mm512_cvtepi32_ps(_mm512_mullo_epi32(products, own));
+    _mm512_fmadd_ps(products, lane::<R>(scales.whole), sum)
+}
+
 /// Where the scales of words packed from two vectors are, of which the row's begin at `first`: in each lane four words of one
 /// vector and four of the other.
 const fn spread(first: usize, places: [[usize; 4]; 2]) -> [u16; 32] {
