@@ -50,7 +50,7 @@ pub static IQ3_S: [[i8; 4]; 512] = expand(&PACKED_IQ3_S, &IQ3_S_LEVELS);
 pub static IQ1: [[i8; 8]; 2048] = expand(&PACKED_IQ1, &IQ1_LEVELS);
 
 /// The distinct values of the three IQ2 grids, by 2-bit code.
-pub(crate) const IQ2_LEVELS: [i8; 3] = [8, 25, 43];
+pub const IQ2_LEVELS: [i8; 3] = [8, 25, 43];
 
 /// The distinct values of the `IQ3_XXS` grid, by 3-bit code.
 pub const IQ3_XXS_LEVELS: [i8; 8] = [4, 12, 20, 28, 36, 44, 52, 62];

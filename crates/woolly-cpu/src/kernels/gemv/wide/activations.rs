@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::input::{Arrangement, K_NIBBLES, NATURAL, PAIRS, Slot};
-use super::planes::Planes;
+use super::planes::{Eights, Fours};
 use super::ternary::{Fifths, Quarters};
 use crate::buffer::Zeroed;
 use crate::isa::Avx512;
@@ -100,7 +100,9 @@ pub(in super::super) struct Slots {
     /// TQ1_0.
     pub(super) fifths: Slot<Fifths>,
     /// IQ3_XXS and IQ3_S.
-    pub(super) planes: Slot<Planes>,
+    pub(super) fours: Slot<Fours>,
+    /// IQ2_XXS, IQ2_XS and IQ2_S.
+    pub(super) eights: Slot<Eights>,
 }
 
 impl Slots {
@@ -113,7 +115,8 @@ impl Slots {
             sixteens: Slot::new(sixteens, columns, k),
             quarters: Slot::in_blocks(PAIRS, columns, k),
             fifths: Slot::in_blocks(NATURAL, columns, k),
-            planes: Slot::new(NATURAL, columns, k),
+            fours: Slot::new(NATURAL, columns, k),
+            eights: Slot::new(NATURAL, columns, k),
         }
     }
 
@@ -124,6 +127,7 @@ impl Slots {
         self.sixteens.invalidate();
         self.quarters.invalidate();
         self.fifths.invalidate();
-        self.planes.invalidate();
+        self.fours.invalidate();
+        self.eights.invalidate();
     }
 }

@@ -1,7 +1,7 @@
 //! Types whose weights are found by the numbers of codewords of eight weights.
 //!
-//! Numbers are read one by one, those in pieces after vector instructions have put them together, and the codewords they stand
-//! for are inserted into vectors.
+//! Numbers are taken one by one, after vector instructions have put them together, and the codewords they stand for are inserted
+//! into vectors: tables of 2,048 codewords are too large for what [`super::planes`] does.
 //!
 //! What unpacks weights is inlined always, and so cannot name the instructions it has: the compiler would call it, for its
 //! length, and bring all sums to memory and back with each call.
@@ -9,139 +9,21 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use woolly_quant::grids;
-
 use super::super::input::Slot;
 use super::Format;
 use super::activations::{Slots, Wide};
-use super::scales::{InWords, Integers, add_integers, dots, eight, signed_dots, sixteen};
+use super::scales::{InWords, Integers, add_integers, dots, eight, sixteen};
 use super::scales::{take_off8, take_off16};
-use super::vectors::{at, lane_halves, lanes, load, load16, words, words_of_bytes};
+use super::vectors::{at, lane_halves, lanes, load, load16, words};
 use super::{in_words, layout};
 use crate::kernels::unpacked::{TERNARY, TERNARY_OFFSET};
 
-/// Magnitudes of eight weights by 256 codewords, even signs, a scale for each 32.
-///
-/// Sums stay below 4 · 62 · 127 < 2¹⁵ as words and, scaled and four of them added, below 4 · 62 · 127 · 31 · 127 · 4 < 2³¹, for
-/// all types of this file.
-pub(super) struct Iq2Xxs;
-/// Magnitudes of eight weights by 512 codewords, even signs, a scale for each 16.
-pub(super) struct Iq2Xs;
-/// Magnitudes of eight weights by 1024 codewords, signs, a scale for each 16.
-pub(super) struct Iq2S;
 /// Ternary codewords of eight weights, a scale and a shift for each 32.
 ///
 /// Offsets stay below 17 · 15 · 127 < 2¹⁵, scaled.
 pub(super) struct Iq1S;
 /// Ternary codewords of eight weights with a shift each, a scale for each 16.
 pub(super) struct Iq1M;
-
-/// Magnitudes, and which of the weights are negative.
-#[derive(Clone, Copy)]
-pub(super) struct Signed {
-    magnitudes: [__m512i; 4],
-    signs: [u64; 4],
-}
-
-/// Implements [`Format::add`] of weights with signs apart, and what belongs to it.
-macro_rules! signed {
-    () => {
-        type Scales = Integers;
-        type Weights = Signed;
-
-        #[inline]
-        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-        unsafe fn add<const R: usize>(weights: Signed, scales: Integers, x: &Wide, sum: __m512) -> __m512 {
-            add_integers::<Self, R>(signed_dots(weights.magnitudes, weights.signs, x), scales, sum)
-        }
-    };
-}
-
-impl Format for Iq2Xxs {
-    layout!(66, natural);
-    signed!();
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn scales<const C: usize>(b: [&[u8; 66]; 4], x: [&Wide; C], _less: &mut [__m512; C]) -> [Integers; C] {
-        let d = lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)]));
-        let mut own = [_mm_setzero_si128(); 4];
-        for r in 0..4 {
-            own[r] = _mm512_cvtepi64_epi16(_mm512_srli_epi64::<60>(runs(b[r])));
-        }
-        eight(odd16(four(own)), eighth(d), x)
-    }
-
-    #[inline(always)]
-    unsafe fn weights(block: &[u8; 66]) -> Signed {
-        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
-        unsafe {
-            let sevens = _mm512_cvtepi64_epi32(_mm512_srli_epi64::<32>(runs(block)));
-            let mut numbers = [at4(block, 2); 8];
-            for (g, numbers) in numbers.iter_mut().enumerate() {
-                *numbers = at4(block, 2 + 8 * g);
-            }
-            Signed { magnitudes: of_eight(&grids::IQ2_XXS, numbers), signs: masks(even_signs(bytes_of_sevens(sevens))) }
-        }
-    }
-}
-
-/// The runs of eight bytes: four numbers of codewords, and signs and scale.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn runs(block: &[u8; 66]) -> __m512i {
-    load(block[2..].as_array::<64>().expect("64 bytes"))
-}
-
-impl Format for Iq2Xs {
-    layout!(74, natural);
-    signed!();
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn scales<const C: usize>(b: [&[u8; 74]; 4], x: [&Wide; C], _less: &mut [__m512; C]) -> [Integers; C] {
-        let d = lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)]));
-        let packed = lanes([at(b[0], 58), at(b[1], 58), at(b[2], 58), at(b[3], 58)]);
-        sixteen(words_of_bytes(odd_nibbles(packed)), eighth(d), x)
-    }
-
-    #[inline(always)]
-    unsafe fn weights(block: &[u8; 74]) -> Signed {
-        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
-        unsafe {
-            let all = load(block[2..66].as_array::<64>().expect("64 bytes"));
-            let numbers = _mm512_and_si512(all, _mm512_set1_epi16(511));
-            let sevens = _mm512_cvtepi16_epi8(_mm512_srli_epi16::<9>(all));
-            Signed { magnitudes: of_eight(&grids::IQ2_XS, registers(numbers)), signs: masks(even_signs(sevens)) }
-        }
-    }
-}
-
-impl Format for Iq2S {
-    layout!(82, natural);
-    signed!();
-
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-    unsafe fn scales<const C: usize>(b: [&[u8; 82]; 4], x: [&Wide; C], _less: &mut [__m512; C]) -> [Integers; C] {
-        let d = lane_halves::<0>(lanes([at(b[0], 0), at(b[1], 0), at(b[2], 0), at(b[3], 0)]));
-        let packed = lanes([at(b[0], 66), at(b[1], 66), at(b[2], 66), at(b[3], 66)]);
-        sixteen(words_of_bytes(odd_nibbles(packed)), eighth(d), x)
-    }
-
-    #[inline(always)]
-    unsafe fn weights(block: &[u8; 82]) -> Signed {
-        // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
-        unsafe {
-            // Bytes 66 to 73 have two more bits of four numbers each.
-            let high = four_times(load16(at(block, 66)), &const { bytes_of_words(false) });
-            let high = _mm512_sllv_epi16(high, _mm512_set1_epi64(0x0002_0004_0006_0008));
-            let high = _mm512_and_si512(high, _mm512_set1_epi16(0x300));
-            let numbers = _mm512_or_si512(_mm512_cvtepu8_epi16(load32(&block[2..])), high);
-            Signed { magnitudes: of_eight(&grids::IQ2_S, registers(numbers)), signs: sign_words(&block[34..]) }
-        }
-    }
-}
 
 impl Format for Iq1S {
     layout!(50, natural);
@@ -165,7 +47,7 @@ impl Format for Iq1S {
     unsafe fn weights(block: &[u8; 50]) -> [__m512i; 4] {
         // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
         unsafe {
-            let high = four_times(load16(at(block, 34)), &const { bytes_of_words(true) });
+            let high = four_times(load16(at(block, 34)), &const { bytes_of_words() });
             let high = _mm512_srlv_epi16(high, _mm512_set1_epi64(0x0009_0006_0003_0000));
             let high = _mm512_slli_epi16::<8>(_mm512_and_si512(high, _mm512_set1_epi16(7)));
             of_eight(&TERNARY, registers(_mm512_or_si512(_mm512_cvtepu8_epi16(load32(&block[2..])), high)))
@@ -225,18 +107,6 @@ impl Format for Iq1M {
     }
 }
 
-impl InWords for Iq2Xxs {
-    const EACH: usize = 8;
-}
-
-impl InWords for Iq2Xs {
-    const EACH: usize = 16;
-}
-
-impl InWords for Iq2S {
-    const EACH: usize = 16;
-}
-
 impl InWords for Iq1S {
     const EACH: usize = 8;
 }
@@ -245,31 +115,13 @@ impl InWords for Iq1M {
     const EACH: usize = 16;
 }
 
-/// Four numbers of codewords.
-///
-/// Each is taken by an instruction of its own: left to itself, the compiler makes vectors of them and takes them out one by one
-/// then, which makes kernels up to twice as slow. So do vectors written to memory to be read in pieces (docs/performance.md).
-trait Numbers: Copy {
-    fn all(self) -> [usize; 4];
-}
-
-impl Numbers for &[u8; 4] {
-    #[inline(always)]
-    fn all(self) -> [usize; 4] {
-        let mut all = [0; 4];
-        for (to, from) in all.iter_mut().zip(self) {
-            // SAFETY: a reference is readable.
-            *to = usize::from(unsafe { (&raw const *from).read_volatile() });
-        }
-        all
-    }
-}
-
 /// Four numbers of 16 bits in a register.
 #[derive(Clone, Copy)]
 struct Register(u64);
 
-impl Numbers for Register {
+impl Register {
+    /// Takes each by an instruction of its own: left to itself, the compiler makes vectors of them and takes them out one by one
+    /// then, which makes kernels up to twice as slow. So do vectors written to memory to be read in pieces (docs/performance.md).
     #[inline(always)]
     fn all(self) -> [usize; 4] {
         let mut numbers = self.0;
@@ -281,7 +133,7 @@ impl Numbers for Register {
 
 /// Codewords of eight weights, by four numbers after another.
 #[inline(always)]
-unsafe fn of_eight<const N: usize>(table: &[[i8; 8]; N], numbers: [impl Numbers; 8]) -> [__m512i; 4] {
+unsafe fn of_eight<const N: usize>(table: &[[i8; 8]; N], numbers: [Register; 8]) -> [__m512i; 4] {
     // SAFETY: the caller has the instructions.
     unsafe {
         let mut vectors = [_mm512_setzero_si512(); 4];
@@ -294,7 +146,7 @@ unsafe fn of_eight<const N: usize>(table: &[[i8; 8]; N], numbers: [impl Numbers;
 }
 
 #[inline(always)]
-unsafe fn four_of_eight<const N: usize>(table: &[[i8; 8]; N], numbers: impl Numbers) -> __m256i {
+unsafe fn four_of_eight<const N: usize>(table: &[[i8; 8]; N], numbers: Register) -> __m256i {
     let [a, b, c, d] = looked_up(table, numbers);
     // SAFETY: the caller has the instructions; eight bytes are readable at each place.
     unsafe {
@@ -306,7 +158,7 @@ unsafe fn four_of_eight<const N: usize>(table: &[[i8; 8]; N], numbers: impl Numb
 
 /// The codewords of four numbers, of which the bits that `N` has no entry for are left out.
 #[inline(always)]
-fn looked_up<C, const N: usize>(table: &[C; N], numbers: impl Numbers) -> [&C; 4] {
+fn looked_up<C, const N: usize>(table: &[C; N], numbers: Register) -> [&C; 4] {
     const { assert!(N.is_power_of_two()) };
     let mut codewords = [&table[0]; 4];
     for (codeword, number) in codewords.iter_mut().zip(numbers.all()) {
@@ -334,60 +186,6 @@ unsafe fn registers(numbers: __m512i) -> [Register; 8] {
     }
 }
 
-/// Signs of 256 weights as they are in memory.
-#[inline(always)]
-fn sign_words(from: &[u8]) -> [u64; 4] {
-    let mut signs = [0; 4];
-    for (signs, bytes) in signs.iter_mut().zip(from[..32].as_chunks().0) {
-        *signs = u64::from_le_bytes(*bytes);
-    }
-    signs
-}
-
-/// The four bytes at `place`.
-#[inline(always)]
-fn at4<const BYTES: usize>(block: &[u8; BYTES], place: usize) -> &[u8; 4] {
-    block[place..].first_chunk().expect("4 bytes")
-}
-
-/// Moves the four fields of seven bits of each word to a byte each; what else the bytes have is above those.
-#[inline(always)]
-pub(super) unsafe fn bytes_of_sevens(words: __m256i) -> __m256i {
-    // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
-    unsafe {
-        let low = _mm256_and_si256(words, _mm256_set1_epi32(0x3fff));
-        let high = _mm256_slli_epi32::<2>(_mm256_and_si256(words, _mm256_set1_epi32(0x0fff_c000)));
-        let pairs = _mm256_or_si256(low, high);
-        let even = _mm256_and_si256(pairs, _mm256_set1_epi32(0x007f_007f));
-        _mm256_or_si256(even, _mm256_slli_epi32::<1>(_mm256_and_si256(pairs, _mm256_set1_epi32(0x3f80_3f80))))
-    }
-}
-
-/// Signs of bytes of seven bits, of which the eighth makes their number even.
-#[inline(always)]
-pub(super) unsafe fn even_signs(sevens: __m256i) -> __m256i {
-    // SAFETY: the caller has the instructions; what is read and written is as long as the types say.
-    unsafe {
-        let parity = _mm256_xor_si256(sevens, _mm256_srli_epi16::<4>(sevens));
-        // A table of the parity of four bits, in the uppermost bit.
-        let odd = _mm256_setr_epi8(
-            0, -128, -128, 0, -128, 0, 0, -128, -128, 0, 0, -128, 0, -128, -128, 0, 0, -128, -128, 0, -128, 0, 0, -128,
-            -128, 0, 0, -128, 0, -128, -128, 0,
-        );
-        let eighths = _mm256_shuffle_epi8(odd, _mm256_and_si256(parity, _mm256_set1_epi8(15)));
-        _mm256_or_si256(sevens, eighths)
-    }
-}
-
-/// 256 bits as four masks, by way of memory.
-#[inline(always)]
-unsafe fn masks(bits: __m256i) -> [u64; 4] {
-    let mut masks = [0; 4];
-    // SAFETY: the caller has the instructions; 32 bytes are writable.
-    unsafe { _mm256_storeu_si256(masks.as_mut_ptr().cast(), bits) };
-    masks
-}
-
 /// Bytes of a lane in all lanes, by the places that `index` has for them.
 #[inline(always)]
 unsafe fn four_times(bytes: __m128i, index: &[u8; 64]) -> __m512i {
@@ -395,18 +193,13 @@ unsafe fn four_times(bytes: __m128i, index: &[u8; 64]) -> __m512i {
     unsafe { _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), load(index)) }
 }
 
-/// For each of 32 words, where in 16 bytes the byte or the word of its group of four is; bytes without one are zero.
-const fn bytes_of_words(of_words: bool) -> [u8; 64] {
-    let mut index = [0x80; 64];
-    let mut word = 0;
-    while word < 32 {
-        if of_words {
-            index[2 * word] = (word / 4 * 2) as u8;
-            index[2 * word + 1] = (word / 4 * 2 + 1) as u8;
-        } else {
-            index[2 * word] = (word / 4) as u8;
-        }
-        word += 1;
+/// For each of 32 words, where in 16 bytes the word of its group of four is.
+const fn bytes_of_words() -> [u8; 64] {
+    let mut index = [0; 64];
+    let mut byte = 0;
+    while byte < 64 {
+        index[byte] = (byte / 8 * 2 + byte % 2) as u8;
+        byte += 1;
     }
     index
 }
@@ -420,16 +213,6 @@ const fn words_of_scales(first: usize) -> [u16; 32] {
         i += 1;
     }
     index
-}
-
-/// Twice the nibbles of the last eight bytes of each lane, plus 1, as bytes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn odd_nibbles(packed: __m512i) -> __m512i {
-    let mask = _mm512_set1_epi8(15);
-    let (low, high) = (_mm512_and_si512(packed, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(packed), mask));
-    let nibbles = _mm512_unpackhi_epi8(low, high);
-    _mm512_add_epi8(_mm512_add_epi8(nibbles, nibbles), _mm512_set1_epi8(1))
 }
 
 /// Twice each word plus 1.

@@ -29,7 +29,7 @@ pub(super) use activations::Slots;
 pub(super) fn has(level: Level, ty: TensorType) -> bool {
     use TensorType::*;
     let own = matches!(ty, Q2_K | Q3_K | Q4_K | Q5_K | Q6_K | IQ4_XS | TQ1_0 | TQ2_0);
-    let in_planes = matches!(ty, IQ3_XXS | IQ3_S) && is_x86_feature_detected!("avx512vbmi");
+    let in_planes = matches!(ty, IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S) && is_x86_feature_detected!("avx512vbmi");
     level.min(Level::best()) >= Level::Avx512 && (own || in_planes || codewords(ty))
 }
 
@@ -43,7 +43,7 @@ pub(super) fn pays(ty: TensorType) -> bool {
 
 fn codewords(ty: TensorType) -> bool {
     use TensorType::*;
-    matches!(ty, IQ1_S | IQ1_M | IQ2_XXS | IQ2_XS | IQ2_S)
+    matches!(ty, IQ1_S | IQ1_M)
 }
 
 /// Runs `$body` with `$format` naming the [`Format`] of a type that [`has`] a kernel.
@@ -52,8 +52,8 @@ macro_rules! with_format {
         with_format!(@list $ty, $format, $body;
             Q2_K: formats::Q2K, Q3_K: formats::Q3K, Q4_K: formats::Q4K, Q5_K: formats::Q5K, Q6_K: formats::Q6K,
             IQ4_XS: formats::Iq4Xs, TQ1_0: ternary::Tq10, TQ2_0: ternary::Tq20,
-            IQ1_S: codewords::Iq1S, IQ1_M: codewords::Iq1M, IQ2_XXS: codewords::Iq2Xxs, IQ2_XS: codewords::Iq2Xs,
-            IQ2_S: codewords::Iq2S, IQ3_XXS: planes::Iq3Xxs, IQ3_S: planes::Iq3S)
+            IQ1_S: codewords::Iq1S, IQ1_M: codewords::Iq1M, IQ2_XXS: planes::Iq2Xxs, IQ2_XS: planes::Iq2Xs,
+            IQ2_S: planes::Iq2S, IQ3_XXS: planes::Iq3Xxs, IQ3_S: planes::Iq3S)
     };
     (@list $ty:expr, $format:ident, $body:expr; $($name:ident: $path:path),+) => {
         match $ty {
@@ -183,92 +183,67 @@ impl Gemv<'_> {
     }
 }
 
-/// Products of four rows with `C` input vectors.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-fn four_rows<F: Format, const C: usize>(
-    simd: Avx512,
-    rows: [&[F::Block]; 4],
-    x: [&[F::Activations]; C],
-) -> [[f32; 4]; C] {
-    // SAFETY: this function has the features.
-    unsafe { four_rows_inlined::<F, C>(simd, rows, x) }
-}
-
-/// As [`four_rows`], with VBMI.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")]
-fn four_rows_vbmi<F: Format, const C: usize>(
-    simd: Avx512,
-    rows: [&[F::Block]; 4],
-    x: [&[F::Activations]; C],
-) -> [[f32; 4]; C] {
-    // SAFETY: this function has the features.
-    unsafe { four_rows_inlined::<F, C>(simd, rows, x) }
-}
-
-/// The body of both.
-///
-/// # Safety
-/// The caller has the features of `F`.
-#[inline(always)]
-unsafe fn four_rows_inlined<F: Format, const C: usize>(
-    simd: Avx512,
-    rows: [&[F::Block]; 4],
-    x: [&[F::Activations]; C],
-) -> [[f32; 4]; C] {
-    // Written out here and below: closures handed to `map` would be called for each block.
-    let count = rows[0].len();
-    let rows = [rows[0], &rows[1][..count], &rows[2][..count], &rows[3][..count]];
-    let mut columns = x;
-    for (columns, x) in columns.iter_mut().zip(x) {
-        *columns = &x[..count];
-    }
-    // SAFETY: the caller has the features.
-    let zero = unsafe { _mm512_setzero_ps() };
-    let mut sums = [[zero; 4]; C];
-    let mut less = [zero; C];
-    for i in 0..count {
-        let blocks = [&rows[0][i], &rows[1][i], &rows[2][i], &rows[3][i]];
-        let mut x = [&columns[0][i]; C];
-        for (x, column) in x.iter_mut().zip(columns) {
-            *x = &column[i];
+/// Defines the product of four rows with `C` input vectors, for processors with these features.
+macro_rules! four_rows {
+    ($name:ident, $row:ident, $features:literal) => {
+        #[target_feature(enable = $features)]
+        fn $name<F: Format, const C: usize>(
+            simd: Avx512,
+            rows: [&[F::Block]; 4],
+            x: [&[F::Activations]; C],
+        ) -> [[f32; 4]; C] {
+            // Written out here and below: closures handed to `map` would be called for each block.
+            let count = rows[0].len();
+            let rows = [rows[0], &rows[1][..count], &rows[2][..count], &rows[3][..count]];
+            let mut columns = x;
+            for (columns, x) in columns.iter_mut().zip(x) {
+                *columns = &x[..count];
+            }
+            let mut sums = [[_mm512_setzero_ps(); 4]; C];
+            let mut less = [_mm512_setzero_ps(); C];
+            for i in 0..count {
+                let blocks = [&rows[0][i], &rows[1][i], &rows[2][i], &rows[3][i]];
+                let mut x = [&columns[0][i]; C];
+                for (x, column) in x.iter_mut().zip(columns) {
+                    *x = &column[i];
+                }
+                // SAFETY: this function has the features.
+                let scales = unsafe { F::scales(blocks, x, &mut less) };
+                $row::<F, 0, C>(simd, blocks[0], &scales, x, &mut sums);
+                $row::<F, 1, C>(simd, blocks[1], &scales, x, &mut sums);
+                $row::<F, 2, C>(simd, blocks[2], &scales, x, &mut sums);
+                $row::<F, 3, C>(simd, blocks[3], &scales, x, &mut sums);
+            }
+            let mut totals = [[0.0; 4]; C];
+            for c in 0..C {
+                totals[c] = four_totals(sums[c], less[c]);
+            }
+            totals
         }
-        // SAFETY: the caller has the features.
-        unsafe {
-            let scales = F::scales(blocks, x, &mut less);
-            row::<F, 0, C>(simd, blocks[0], &scales, x, &mut sums);
-            row::<F, 1, C>(simd, blocks[1], &scales, x, &mut sums);
-            row::<F, 2, C>(simd, blocks[2], &scales, x, &mut sums);
-            row::<F, 3, C>(simd, blocks[3], &scales, x, &mut sums);
+
+        /// Adds the products of row `R` of the four.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn $row<F: Format, const R: usize, const C: usize>(
+            simd: Avx512,
+            block: &F::Block,
+            scales: &[F::Scales; C],
+            x: [&F::Activations; C],
+            sums: &mut [[__m512; 4]; C],
+        ) {
+            driver::prefetch(simd, block);
+            // SAFETY: this function has the features.
+            let weights = unsafe { F::weights(block) };
+            for c in 0..C {
+                // SAFETY: as above.
+                sums[c][R] = unsafe { F::add::<R>(weights, scales[c], x[c], sums[c][R]) };
+            }
         }
-    }
-    let mut totals = [[0.0; 4]; C];
-    for c in 0..C {
-        // SAFETY: as above.
-        totals[c] = unsafe { four_totals(sums[c], less[c]) };
-    }
-    totals
+    };
 }
 
-/// Adds the products of row `R` of the four.
-///
-/// # Safety
-/// The caller has the features of `F`.
-#[inline(always)]
-unsafe fn row<F: Format, const R: usize, const C: usize>(
-    simd: Avx512,
-    block: &F::Block,
-    scales: &[F::Scales; C],
-    x: [&F::Activations; C],
-    sums: &mut [[__m512; 4]; C],
-) {
-    driver::prefetch(simd, block);
-    // SAFETY: the caller has the features.
-    let weights = unsafe { F::weights(block) };
-    for c in 0..C {
-        // SAFETY: as above.
-        sums[c][R] = unsafe { F::add::<R>(weights, scales[c], x[c], sums[c][R]) };
-    }
-}
+four_rows!(four_rows, row, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni");
+four_rows!(four_rows_vbmi, row_vbmi, "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi");
 
 /// The sums of four vectors, and of the lane of `less` that belongs to each.
 #[inline]

@@ -112,20 +112,24 @@ pub(super) fn add_integers<F: InWords, const R: usize>(dots: [__m512i; 4], scale
     _mm512_fmadd_ps(_mm512_cvtepi32_ps(products), lane::<R>(scales.whole), sum)
 }
 
-/// Adds the products of row `R`, sums of 16 each: pairs of them have one of eight scales, none of which is negative.
+/// Adds the products of row `R`, sums of 16 weights each in their order, which have `EACH` scales, 8 or 16, none of them negative.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn whole_sums<const R: usize>(products: __m512i, scales: Integers, sum: __m512) -> __m512 {
+pub(super) fn whole_sums<const R: usize, const EACH: usize>(
+    products: __m512i,
+    scales: Integers,
+    sum: __m512,
+) -> __m512 {
     let spread = const {
         let mut index = [0; 32];
         let mut i = 0;
         while i < 16 {
-            index[2 * i] = (8 * R + i / 2) as u16;
+            index[2 * i] = (R * EACH % 32 + i * EACH / 16) as u16;
             i += 1;
         }
         index
     };
-    let own = _mm512_maskz_permutexvar_epi16(0x5555_5555, words(&spread), scales.own[0]);
+    let own = _mm512_maskz_permutexvar_epi16(0x5555_5555, words(&spread), scales.own[R * EACH / 32]);
     let products = _mm512_cvtepi32_ps(_mm512_mullo_epi32(products, own));
     _mm512_fmadd_ps(products, lane::<R>(scales.whole), sum)
 }
@@ -148,25 +152,6 @@ const fn spread(first: usize, places: [[usize; 4]; 2]) -> [u16; 32] {
 pub(super) fn dots(weights: [__m512i; 4], x: &Wide) -> [__m512i; 4] {
     let (v, [a, b, c, d]) = (x.v.as_chunks().0, weights);
     [dot(a, load(&v[0])), dot(b, load(&v[1])), dot(c, load(&v[2])), dot(d, load(&v[3]))]
-}
-
-/// Sums of four products of magnitudes, negative where a bit of `signs` is set.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn signed_dots(magnitudes: [__m512i; 4], signs: [u64; 4], x: &Wide) -> [__m512i; 4] {
-    let (v, [a, b, c, d]) = (x.v.as_chunks().0, magnitudes);
-    [
-        dot(a, negated(load(&v[0]), signs[0])),
-        dot(b, negated(load(&v[1]), signs[1])),
-        dot(c, negated(load(&v[2]), signs[2])),
-        dot(d, negated(load(&v[3]), signs[3])),
-    ]
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-fn negated(x: __m512i, signs: u64) -> __m512i {
-    _mm512_mask_sub_epi8(x, signs, _mm512_setzero_si512(), x)
 }
 
 #[inline]
