@@ -141,6 +141,8 @@ fn every_type_level_and_number_of_rows_stays_within_its_bound() {
         T::Q5_K,
         T::Q6_K,
         T::IQ4_NL,
+        T::IQ4_XS,
+        T::IQ3_S,
         T::TQ1_0,
         T::TQ2_0,
     ];

@@ -121,7 +121,13 @@ pub(super) fn unpack<S: TileSimd>(s: S, ty: TensorType, from: Pieces<'_>, blocks
 /// # Safety
 /// The block has the bytes of `columns` weights of its type.
 #[inline(always)]
-unsafe fn by_rows<S: TileSimd>(s: S, ty: TensorType, block: Block<'_>, columns: usize, to: &mut impl Sink<S>) {
+pub(super) unsafe fn by_rows<S: TileSimd>(
+    s: S,
+    ty: TensorType,
+    block: Block<'_>,
+    columns: usize,
+    to: &mut impl Sink<S>,
+) {
     let mut rows = [const { Unpacked([0; PIECE]) }; MAX_LANES];
     let mut scales = [[0.0; 16]; MAX_LANES];
     for (lane, (bytes, scales)) in rows.iter_mut().zip(&mut scales).enumerate().take(S::LANES) {
@@ -130,10 +136,16 @@ unsafe fn by_rows<S: TileSimd>(s: S, ty: TensorType, block: Block<'_>, columns: 
     }
     let group = form(ty).map_or(PIECE, |form| form.group);
     for g in 0..columns / group {
-        // SAFETY: each of the lanes has a row of bytes and one of scales.
+        // SAFETY: each of the lanes has a row of scales.
         unsafe {
             let scale = scales.as_ptr().cast::<u8>().add(4 * (g * group / 16));
             to.scale(g, s.bits_to_float(s.load_word_of_rows(scale, size_of_val(&scales[0]))));
+        }
+    }
+    to.scaled();
+    for g in 0..columns / group {
+        // SAFETY: each of the lanes has a row of bytes.
+        unsafe {
             let bytes = rows.as_ptr().cast::<u8>().add(g * group);
             let first = s.load_four_of_rows(bytes, PIECE);
             if group == 16 {
@@ -212,8 +224,10 @@ formats! {
             let low = s.and(s.shift_right(low_bits, 4 * group), s.splat_int(15));
             let high = s.and(s.shift_right(head, 16 + 2 * group), s.splat_int(3));
             let scale = s.sub_int(s.or(low, s.shift_left(high, 4)), s.splat_int(32));
-            let group = group as usize;
-            to.scale(group, s.mul(d, s.to_float(scale)));
+            to.scale(group as usize, s.mul(d, s.to_float(scale)));
+        }
+        to.scaled();
+        for group in 0..8 {
             to.quads(group, looked_up(s, kvalues::<S>(), block.sixteen(s, 8 + 16 * group)));
         }
     }

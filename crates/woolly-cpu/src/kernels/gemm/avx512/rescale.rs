@@ -1,4 +1,4 @@
-//! Weights of two to six bits brought to eight, with one scale for 128 columns: for many tokens.
+//! Weights of two to six bits, and those of tables and codewords, brought to eight, with one scale for 128 columns: for many tokens.
 //!
 //! Sums of 16 or 32 products have to be scaled one by one, which takes three eighths to three quarters as many instructions as the
 //! products; with these panels it takes a sixteenth. A weight is off by half a step, and by 0.63 of one at most, the step being
@@ -29,8 +29,26 @@ const SHORT: i32 = !31;
 
 /// Whether weights of this type, in rows of so many columns, are rescaled.
 pub(super) fn takes(ty: TensorType, columns: usize) -> bool {
-    use TensorType::{Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, Q5_K, Q6_K};
-    columns.is_multiple_of(SPAN) && matches!(ty, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q2_K | Q3_K | Q4_K | Q5_K | Q6_K)
+    use TensorType::*;
+    columns.is_multiple_of(SPAN)
+        && matches!(
+            ty,
+            Q4_0 | Q4_1
+                | Q5_0
+                | Q5_1
+                | Q2_K
+                | Q3_K
+                | Q4_K
+                | Q5_K
+                | Q6_K
+                | IQ2_XXS
+                | IQ2_XS
+                | IQ2_S
+                | IQ3_XXS
+                | IQ3_S
+                | IQ4_NL
+                | IQ4_XS
+        )
 }
 
 /// Scratch for the scales of a piece of sixteen rows; everything in it is overwritten before it is read.
@@ -87,12 +105,14 @@ pub(super) unsafe fn unpack(
             TensorType::Q4_1 => each!(unpack::q4_1),
             TensorType::Q5_0 => each!(unpack::q5_0),
             TensorType::Q5_1 => each!(unpack::q5_1),
+            TensorType::IQ4_NL => each!(unpack::iq4_nl),
+            TensorType::IQ4_XS => unpack::iq4_xs(simd, from.block(0, size), &mut to),
             TensorType::Q2_K => unpack::q2_k(simd, from.block(0, size), &mut to),
             TensorType::Q3_K => unpack::q3_k(simd, from.block(0, size), &mut to),
             TensorType::Q4_K => unpack::q4_k(simd, from.block(0, size), &mut to),
             TensorType::Q5_K => unpack::q5_k(simd, from.block(0, size), &mut to),
             TensorType::Q6_K => unpack::q6_k(simd, from.block(0, size), &mut to),
-            _ => unreachable!("{ty} is not rescaled"),
+            _ => unpack::by_rows(simd, ty, from.block(0, size), PIECE, &mut to),
         }
     }
 }
@@ -203,8 +223,15 @@ impl Rescaling<'_> {
             // The offset of the bytes, and half a unit, for what follows rounds down.
             let zero = _mm512_set1_epi32((128 << FRACTION) + (1 << (FRACTION - 1)));
             for g in of_span {
-                factors[g] = twice(_mm512_cvtps_epi32(_mm512_mul_ps(scales[g], inverse)));
-                let offset = _mm512_cvtps_epi32(_mm512_mul_ps(minimums[g], inverse));
+                let factor = _mm512_cvtps_epi32(_mm512_mul_ps(scales[g], inverse));
+                factors[g] = twice(factor);
+                let offset = if self.form.minimum {
+                    _mm512_cvtps_epi32(_mm512_mul_ps(minimums[g], inverse))
+                } else {
+                    // What the factor as it is rounded makes of it, so that zero stays zero, and bytes are off by as much more as
+                    // they are further from it.
+                    _mm512_mullo_epi32(factor, _mm512_set1_epi32(-i32::from(self.form.offset)))
+                };
                 offsets[g] = twice(_mm512_add_epi32(offset, zero));
             }
         }

@@ -6,6 +6,7 @@ use woolly_quant::half::{bf16_to_f32, f32_to_bf16};
 use super::super::{Source, unpack};
 use super::*;
 use crate::kernels::rounding::Scales;
+use crate::kernels::unpacked::{STEP, Unpacked, layout, to_bytes};
 use crate::test_data::{blocks, noise, rounded, rounded_by};
 
 struct Matrix<'a> {
@@ -162,7 +163,8 @@ fn blocked(taken: (Avx512, How), w: &Rows<'_>, tokens: &Tokens, scratch: &mut Sc
     all[0].iter().map(|&bits| f32::from_bits(bits)).collect()
 }
 
-/// Returns what the largest and the smallest quants would stand for in each place: with quants of zeros and of ones.
+/// Returns what the largest and the smallest quants would stand for in each place: with quants of zeros and of ones, or by the
+/// bounds of the bytes that blocks are unpacked to.
 fn ends(w: &Rows<'_>) -> [Vec<f32>; 2] {
     let quants = match w.ty {
         TensorType::Q2_K => 16..80,
@@ -174,7 +176,20 @@ fn ends(w: &Rows<'_>) -> [Vec<f32>; 2] {
         TensorType::Q4_1 => 4..20,
         TensorType::Q5_0 => 2..22,
         TensorType::Q5_1 => 4..24,
-        ty => panic!("{ty} is rescaled and has no range of quants here"),
+        TensorType::IQ4_NL => 2..18,
+        TensorType::IQ4_XS => 8..136,
+        ty => {
+            let layout = layout(ty).unwrap_or_else(|| panic!("{ty} is rescaled and has no range of quants here"));
+            let mut scales = Vec::new();
+            for block in w.bytes.chunks(ty.block_bytes()) {
+                let mut of_block = [0.0; 16];
+                to_bytes(ty, block, &mut Unpacked([0; STEP]), &mut of_block);
+                scales.extend(of_block.iter().flat_map(|scale| [*scale; 16]));
+            }
+            let offset = f32::from(layout.offset);
+            return [-offset, f32::from(layout.largest) - offset]
+                .map(|end| scales.iter().map(|scale| scale * end).collect());
+        }
     };
     [0, 0xff].map(|byte| {
         let mut bytes = w.bytes.to_vec();
@@ -201,8 +216,10 @@ fn rescaled_weights_are_within_half_a_step_and_their_products_exact() {
         let found = blocked((simd, How::Bytes(RESCALED)), &w, &tokens, &mut scratch);
         let found: Vec<f32> = (0..rows * k).map(|i| found[i % k * rows + i / k]).collect();
         let (exact, ends) = (decoded(&w), ends(&w));
-        // A factor is off by half of a 256th for each unit of the quant.
-        let tolerance = 0.502 + f32::from(unpack::largest(ty)) / 512.0;
+        // A factor is off by half of a 256th for each unit of the quant, or of what it is away from the one that stands for zero.
+        let (form, largest) = (unpack::form(ty).unwrap(), unpack::largest(ty));
+        let units = if form.minimum { largest } else { form.offset.max(largest - form.offset) };
+        let tolerance = 0.502 + f32::from(units) / 512.0;
         for (span, found) in found.chunks(rescale::SPAN).enumerate() {
             let of_span = span * rescale::SPAN..(span + 1) * rescale::SPAN;
             let step = ends.iter().flat_map(|e| &e[of_span.clone()]).fold(0.0, |m: f32, x| m.max(x.abs())) / 127.0;
