@@ -30,25 +30,9 @@ const SHORT: i32 = !31;
 /// Whether weights of this type, in rows of so many columns, are rescaled.
 pub(super) fn takes(ty: TensorType, columns: usize) -> bool {
     use TensorType::*;
-    columns.is_multiple_of(SPAN)
-        && matches!(
-            ty,
-            Q4_0 | Q4_1
-                | Q5_0
-                | Q5_1
-                | Q2_K
-                | Q3_K
-                | Q4_K
-                | Q5_K
-                | Q6_K
-                | IQ2_XXS
-                | IQ2_XS
-                | IQ2_S
-                | IQ3_XXS
-                | IQ3_S
-                | IQ4_NL
-                | IQ4_XS
-        )
+    let of_bits = matches!(ty, Q4_0 | Q4_1 | Q5_0 | Q5_1 | Q2_K | Q3_K | Q4_K | Q5_K | Q6_K);
+    let of_tables = matches!(ty, IQ2_XXS | IQ2_XS | IQ2_S | IQ3_XXS | IQ3_S | IQ4_NL | IQ4_XS);
+    columns.is_multiple_of(SPAN) && (of_bits || of_tables)
 }
 
 /// Scratch for the scales of a piece of sixteen rows; everything in it is overwritten before it is read.
