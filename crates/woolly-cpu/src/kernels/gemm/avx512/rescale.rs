@@ -1,9 +1,9 @@
 //! Weights of two to six bits, and those of tables and codewords, brought to eight, with one scale for 128 columns: for many tokens.
 //!
 //! Sums of 16 or 32 products have to be scaled one by one, which takes three eighths to three quarters as many instructions as the
-//! products; with these panels it takes a sixteenth. A weight is off by half a step, and by 0.75 of one at most (where bytes reach 128 away from zero), the step being
-//! a 127th of the largest weight that the 128 can hold; `Q8_0` has such steps over 32. ik_llama.cpp converts weights for prompts
-//! likewise, over 256 columns (`Q8_K_R8`).
+//! products; with these panels it takes a sixteenth. A weight is off by half a step, and by 0.75 of one at most (where bytes reach
+//! 128 away from zero), the step being a 127th of the largest weight that the 128 can hold; `Q8_0` has such steps over 32.
+//! ik_llama.cpp converts weights for prompts likewise, over 256 columns (`Q8_K_R8`).
 
 use std::arch::x86_64::*;
 
